@@ -28,6 +28,7 @@ from baselines.selective_scan import install_selective_scan
 from baselines.tokenizer import PAD, build_tokenizer, cell_pairs, vocabulary
 from benchmark.command import note_results_kept
 from benchmark.environment import gpu_name, package_versions, processor_name
+from benchmark.runner.plain_progress import MAX_SECONDS as MAX_SILENT_SECONDS
 from benchmark.tasks.suite import load_suite
 from benchmark.tasks.task_sets import TaskSets
 
@@ -36,8 +37,6 @@ PACKAGES = ("torch", "transformers", "accelerate", "numpy")
 LOG_INTERVAL = 50
 LENGTH_STEP = 64
 """Lengths of parts are multiples of this, and sequences whose lengths differ by less are not sorted."""
-MAX_SILENT_SECONDS = 30.0
-"""Off a terminal, a line of progress is printed at least this often."""
 STATE_FOLDERS = ("state", "state.new", "state.old")
 """Folders of saved states in order of preference; `progress.json` is written last, so a state with it is complete."""
 

@@ -251,6 +251,18 @@ def smoke_run(tiny_folder, tmp_path_factory) -> Path:
     return finished_run(tmp_path_factory, "smoke-run", tiny_folder, "smoke")
 
 
+@pytest.fixture
+def recorded_progress(monkeypatch) -> Any:
+    """What takes the place of the progress display of commands, and keeps its stages."""
+    from silent_progress import Recorded
+
+    import benchmark.cli.progress
+
+    progress = Recorded()
+    monkeypatch.setattr(benchmark.cli.progress, "open_progress", lambda console: progress)
+    return progress
+
+
 def finished_run(factory: pytest.TempPathFactory, name: str, model: Path, suite: str) -> Path:
     """The folder of a run that one process of the session makes."""
     from quick_protocol import make_runs_quick

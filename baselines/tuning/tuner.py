@@ -24,6 +24,7 @@ from benchmark.errors import ModelError, UsageError
 from benchmark.models.architecture import build_untrained_copy, load_stored_model
 from benchmark.models.checkpoint import Checkpoint
 from benchmark.models.tokenizer import load_tokenizer
+from benchmark.runner.plain_progress import MAX_SECONDS as MAX_SILENT_SECONDS
 from benchmark.tasks.suite import load_suite
 
 MOST_TOKENS = 2600
@@ -349,6 +350,7 @@ def tune(tuner: Tuner, save_every: int) -> None:
     note_results_kept()
     settings = tuner.settings
     _print_line({"step": tuner.step, "steps": settings.steps, "out": str(tuner.folder)})
+    line_time = time.monotonic()
     while tuner.progress < 1:
         start, processor_start = time.perf_counter(), time.process_time()
         tuner.train_step()
@@ -357,6 +359,10 @@ def tune(tuner: Tuner, save_every: int) -> None:
         if tuner.step % LOG_INTERVAL == 0 or tuner.progress >= 1:
             rate = tuner.tokens / max(tuner.processor_seconds, 1e-9)
             _print_line(tuner.log_losses() | {"steps": settings.steps, "tokens_per_processor_second": round(rate)})
+            line_time = time.monotonic()
+        elif time.monotonic() - line_time >= MAX_SILENT_SECONDS:
+            _print_line({"step": tuner.step, "steps": settings.steps, "seconds": round(tuner.seconds)})
+            line_time = time.monotonic()
         if tuner.step % save_every == 0 and tuner.progress < 1:
             tuner.save_state()
     tuner.save_state()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,6 +83,7 @@ def execute(options: CausalOptions) -> int:
     # What computes is imported here, after the options are known to be right: it takes 5 s.
     from benchmark.causal.pairs import derive_pairs
     from benchmark.causal.report import format_card, to_json
+    from benchmark.cli.progress import show_progress
     from benchmark.cli.result_file import choose_result_file
     from benchmark.models.checkpoint import open_checkpoint
     from benchmark.models.interface import ModelSpec
@@ -94,7 +95,8 @@ def execute(options: CausalOptions) -> int:
     derive_pairs(suite)
     checkpoint = open_checkpoint(ModelSpec.parse(spec))
     start = time.process_time()
-    measured = measure_model(checkpoint, suite, options, device)
+    with show_progress() as progress:
+        measured = measure_model(checkpoint, suite, options, device, lambda step: progress.start(step, None))
     model, measurement = measured.model, measured.measurement
     print(f"{checkpoint.spec}, suite {suite.name} ({time.process_time() - start:.0f} processor seconds)")
     print(format_card(measurement))
@@ -103,16 +105,17 @@ def execute(options: CausalOptions) -> int:
         from benchmark.causal.detail.detail_report import format_detail
         from benchmark.causal.detail.measure_detail import measure_detail
 
-        detail = measure_detail(model, suite, on_step=_print_step)
+        with show_progress() as progress:
+            detail = measure_detail(model, suite, on_step=lambda step: progress.start(step, None))
         print(f"\n{format_detail(detail.sites, detail.result)}")
     file = choose_result_file(
         options.output_dir, f"{checkpoint.name}-{suite.name}", "benchmark.causal.command", suite,
         digest=checkpoint.digest, dtype=options.dtype, edits=options.detail,
     )  # fmt: skip
+    if measurement.evidence is not None:
+        file.write_beside(".causal.data", to_safetensors(measurement.evidence.to_arrays()))
     figures = {"model": checkpoint.spec, **to_json(measurement)}
     file.write(figures | ({"detail": {"sites": list(detail.sites), **asdict(detail.result)}} if detail else {}))
-    if measurement.evidence is not None:
-        file.beside(".causal.data").write_bytes(to_safetensors(measurement.evidence.to_arrays()))
     print(f"\nwrote {file.path}")
     return 0
 
@@ -148,7 +151,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_command(lambda: execute(parse_options(CausalOptions, arguments, "causal")))
 
 
-def measure_model(checkpoint: Checkpoint, suite: Suite, options: CausalOptions, device: str) -> Measured:
+def measure_model(
+    checkpoint: Checkpoint, suite: Suite, options: CausalOptions, device: str, on_step: Callable[[str], None]
+) -> Measured:
     """Load a model and its untrained copy and measure; N/A where its states cannot be replaced, merges if it scores words.
 
     Raises:
@@ -165,10 +170,10 @@ def measure_model(checkpoint: Checkpoint, suite: Suite, options: CausalOptions, 
     job = Job(suite, checkpoint, options.dtype, device, 0, threads=options.threads)
     if checkpoint.has_hidden_states and not checkpoint.is_custom:
         model, untrained = load_steerable(job), load_steerable(job, UNTRAINED_SEED)
-        return Measured(model, measure_use(model, suite, untrained, on_step=_print_step))
+        return Measured(model, measure_use(model, suite, untrained, on_step=on_step))
     try:
         model, untrained = load_steerable(job), load_steerable(job, UNTRAINED_SEED)
-        return Measured(model, measure_use(model, suite, untrained, on_step=_print_step))
+        return Measured(model, measure_use(model, suite, untrained, on_step=on_step))
     except ModelError as error:
         reason = str(error)
     try:
@@ -176,10 +181,6 @@ def measure_model(checkpoint: Checkpoint, suite: Suite, options: CausalOptions, 
     except ModelError:
         merges = None
     return Measured(None, CausalMeasurement(suite.name, (), not_applicable(reason), merges, None))
-
-
-def _print_step(step: str) -> None:
-    print(f"{step} ...", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,14 @@ def open_progress(console: Console) -> RichProgress | PlainProgress:
     return RichProgress(console) if can_redraw(console) else PlainProgress(console)
 
 
+@contextmanager
+def show_progress() -> Iterator[RichProgress | PlainProgress]:
+    """Show progress on standard error while the context lasts; what goes to standard output is printed after it."""
+    progress = open_progress(Console(stderr=True, highlight=False))
+    with progress.displayed():
+        yield progress
+
+
 class RichProgress:
     """Progress bars on a console, one per stage; see `runner.stages.Progress`."""
 
@@ -35,8 +43,7 @@ class RichProgress:
 
     def start(self, description: str, total: int | None, completed: int = 0) -> None:
         """See `Progress`."""
-        if self.current is not None:
-            self.bars.stop_task(self.current)
+        self._finish()
         self.current = self.bars.add_task(description, total=total, completed=completed)
 
     def advance(self, steps: int, description: str | None = None) -> None:
@@ -53,3 +60,12 @@ class RichProgress:
         """Draw the bars while the context lasts."""
         with self.bars:
             yield
+            self._finish()
+
+    def _finish(self) -> None:
+        if self.current is None:
+            return
+        self.bars.stop_task(self.current)
+        if self.bars.tasks[self.current].total is None:
+            # A bar of unknown length would go on moving.
+            self.bars.update(self.current, total=1, completed=1)

@@ -55,6 +55,14 @@ class ResultFile:
         content = json.dumps({**figures, SETTINGS: self.settings}, indent=indent, separators=separators, default=float)
         write_atomic(self.path, f"{content}\n".encode())
 
+    def write_beside(self, ending: str, content: bytes) -> None:
+        """Write a file that belongs to it; evidence goes before the result, which then never lacks it.
+
+        Raises:
+            StorageError: the folder cannot be written to.
+        """
+        write_atomic(self.beside(ending), content)
+
 
 def choose_result_file(folder: Path, name: str, command: str, suite: Suite, **settings: Any) -> ResultFile:
     """The first of `NAME.json`, `NAME-2.json` ... that has these settings or does not exist.

@@ -97,6 +97,7 @@ def _ask(
     spec: str, tasks: LadderTasks, open_answerer: Callable[[str], Answerer], batch: int, file: ResultFile
 ) -> list[RungResult]:
     """Ask the questions that the file does not have, and write it after each."""
+    from benchmark.cli.progress import show_progress
     from benchmark.ladder.measurement import measure_ladder
     from benchmark.ladder.report import format_rung, from_json, to_json
 
@@ -106,13 +107,17 @@ def _ask(
     note_results_kept()
     results: list[RungResult] = []
     start = time.process_time()
-    for result in measure_ladder(open_answerer, tasks, batch, earlier):
-        results.append(result)
-        if result.question not in earlier:
-            spent = time.process_time() - start
-            print(f"{format_rung(result)} ({spent:.0f} processor seconds)", file=sys.stderr, flush=True)
-            file.write({"model": spec, **to_json(results, len(results) == len(tasks.questions))})
-        start = time.process_time()
+    with show_progress() as progress:
+        progress.start(
+            "prompts of all questions", len(tasks.questions) * len(tasks.tests), len(earlier) * len(tasks.tests)
+        )
+        for result in measure_ladder(open_answerer, tasks, batch, earlier, progress.advance):
+            results.append(result)
+            if result.question not in earlier:
+                spent = time.process_time() - start
+                progress.write(f"{format_rung(result)} ({spent:.0f} processor seconds)")
+                file.write({"model": spec, **to_json(results, len(results) == len(tasks.questions))})
+            start = time.process_time()
     return results
 
 

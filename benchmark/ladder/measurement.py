@@ -88,7 +88,13 @@ def floor_answers(question: Question, tasks: LadderTasks) -> dict[str, np.ndarra
     return {name: floors[name] for name in question.floors}
 
 
-def measure_rung(answerer: Answerer, question: Question, tasks: LadderTasks, batch: int) -> RungResult:
+def measure_rung(
+    answerer: Answerer,
+    question: Question,
+    tasks: LadderTasks,
+    batch: int,
+    on_prompts: Callable[[int], None] = lambda count: None,
+) -> RungResult:
     """Ask one question about every task.
 
     Args:
@@ -96,6 +102,7 @@ def measure_rung(answerer: Answerer, question: Question, tasks: LadderTasks, bat
         question: the question.
         tasks: the tasks.
         batch: prompts per call.
+        on_prompts: called with the number of prompts answered since the last call.
     """
     prompts, right = tasks.prompts(question), question.answer(tasks.tests)
     scores, texts = [], []
@@ -104,6 +111,7 @@ def measure_rung(answerer: Answerer, question: Question, tasks: LadderTasks, bat
         part = prompts[start : start + batch]
         scores.append(score_choices(answerer, part, question.choices))
         texts += generate_answers(answerer, part, question.choices)
+        on_prompts(len(part))
     predicted = np.concatenate(scores).argmax(1)
     written = np.array([first_word(text) for text in texts])
     is_generated = written == np.array(question.choices)[right]
@@ -137,6 +145,7 @@ def measure_ladder(
     tasks: LadderTasks,
     batch: int,
     earlier: Mapping[str, RungResult] = MappingProxyType({}),
+    on_prompts: Callable[[int], None] = lambda count: None,
 ) -> Iterator[RungResult]:
     """Ask all questions, easiest first, and yield each result.
 
@@ -145,9 +154,10 @@ def measure_ladder(
         tasks: the tasks.
         batch: prompts per call.
         earlier: results by question that are known and not asked for again.
+        on_prompts: called with the number of prompts answered since the last call.
     """
     for question in tasks.questions:
         if question.name in earlier:
             yield earlier[question.name]
         else:
-            yield measure_rung(open_answerer(tasks.frame(question)[0]), question, tasks, batch)
+            yield measure_rung(open_answerer(tasks.frame(question)[0]), question, tasks, batch, on_prompts)

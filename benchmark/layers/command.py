@@ -98,7 +98,7 @@ def execute(options: LayersOptions) -> int:
         if copy is None or not options.trained_only
     }
     print(format_profile(profiles))
-    file.beside(".csv").write_text(to_csv(profiles), encoding="utf-8")
+    file.write_beside(".csv", to_csv(profiles).encode())
     draw_profile(profiles, f"{checkpoint.name} on {suite.name}, unseen prefixes", file.beside(".png"))
     print(f"\nwrote {file.path}, .csv and .png")
     return 0
@@ -108,6 +108,7 @@ def _profile_source(
     source: str, copy: int | None, job: Job, judged: JudgedSuite, options: LayersOptions, file: ResultFile
 ) -> list[LayerResult]:
     """Probe the layers that the file does not have, and write it after each."""
+    from benchmark.cli.progress import show_progress
     from benchmark.layers.layer_profile import profile_layers
     from benchmark.layers.report import LAYERS, format_result, from_json, to_json
     from benchmark.probing.version4.track_protocol import rotation_protocol
@@ -117,13 +118,18 @@ def _profile_source(
     earlier = from_json(content, source)
     if earlier and sorted(earlier) == content[LAYERS]:
         return list(earlier.values())
-    layers = read_layers(job, judged, copy, options.step)
+    protocol = rotation_protocol(options.track)
     results: list[LayerResult] = []
-    for result in profile_layers(judged, layers, rotation_protocol(options.track), range(options.seeds), earlier):
-        results.append(result)
-        if result.layer not in earlier:
-            print(format_result(source, result), file=sys.stderr, flush=True)
-            file.write(to_json(job.checkpoint.spec, sorted(layers), content, source, results))
+    with show_progress() as progress:
+        progress.start(f"{source}: programs read", len(judged.blind.tasks.programs))
+        layers = read_layers(job, judged, copy, options.step, progress.advance)
+        progress.start(f"{source}: layers probed", len(layers))
+        for result in profile_layers(judged, layers, protocol, range(options.seeds), earlier):
+            results.append(result)
+            progress.advance(1)
+            if result.layer not in earlier:
+                progress.write(format_result(source, result))
+                file.write(to_json(job.checkpoint.spec, sorted(layers), content, source, results))
     return results
 
 

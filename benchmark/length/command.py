@@ -79,6 +79,7 @@ def execute(options: LengthOptions) -> int:
     # What computes is imported here, after the options are known to be right: it takes 5 s.
     import torch
 
+    from benchmark.cli.progress import show_progress
     from benchmark.cli.result_file import choose_result_file
     from benchmark.length.context_limit import read_limit
     from benchmark.length.long_programs import check_suite
@@ -100,7 +101,10 @@ def execute(options: LengthOptions) -> int:
     )
     start = time.process_time()
     job = Job(suite, checkpoint, options.dtype, device, 1, threads=options.threads)
-    result = measure_length(job, settings, read_limit(checkpoint, suite, factors), _print_step)
+    with show_progress() as progress:
+        result = measure_length(
+            job, settings, read_limit(checkpoint, suite, factors), lambda step: progress.start(step, None)
+        )
     file = choose_result_file(
         options.output_dir, f"{checkpoint.name}-{suite.name}-length", "benchmark.length.command", suite,
         digest=checkpoint.digest, dtype=options.dtype, longest=options.longest, prompts=options.prompts,
@@ -138,10 +142,6 @@ def _read_record(path: Path) -> dict[str, Any]:
             f"RECORD {path}: {type(error).__name__}; expected a file that this command has written"
         ) from error
     return content
-
-
-def _print_step(step: str) -> None:
-    print(f"{step} ...", file=sys.stderr, flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

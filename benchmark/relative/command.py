@@ -59,6 +59,7 @@ def execute(options: RelativeOptions) -> int:
 
     import torch
 
+    from benchmark.cli.progress import show_progress
     from benchmark.cli.result_file import choose_result_file
     from benchmark.models.checkpoint import open_checkpoint
     from benchmark.models.interface import ModelSpec
@@ -75,15 +76,17 @@ def execute(options: RelativeOptions) -> int:
     probe_suite = load_suite(options.suite)
     suite = RelativeSuite(probe_suite, protocol, options.samples, device=device)
     views, condition_views, random_views = [], [], []
-    for copy in [None, *range(options.copies)]:
-        print("model ..." if copy is None else f"randomly initialised copy {copy} ...", file=sys.stderr, flush=True)
-        of_actions, of_conditions = read_word_views(checkpoint, suite, options.dtype, device, copy)
-        if copy is None:
-            views, condition_views = of_actions, of_conditions
-        else:
-            random_views.append(of_actions)
-    random_init = suite.probe(random_views) if random_views else None
-    result = suite.measure(views, random_init, condition_views)
+    with show_progress() as progress:
+        for copy in [None, *range(options.copies)]:
+            progress.start("reading the model" if copy is None else f"reading randomly initialised copy {copy}", None)
+            of_actions, of_conditions = read_word_views(checkpoint, suite, options.dtype, device, copy)
+            if copy is None:
+                views, condition_views = of_actions, of_conditions
+            else:
+                random_views.append(of_actions)
+        progress.start("probing", None)
+        random_init = suite.probe(random_views) if random_views else None
+        result = suite.measure(views, random_init, condition_views)
     print(f"{checkpoint.spec}, suite {options.suite}")
     print(format_relative(result, protocol))
     file = choose_result_file(

@@ -58,6 +58,7 @@ def execute(options: ReproductionOptions) -> int:
     make_folder(options.output_dir, "--output-dir")
     note_slow_dtype(options.dtype, device)
     # What computes is imported here, after the options are known to be right: it takes 5 s.
+    from benchmark.cli.progress import show_progress
     from benchmark.cli.result_file import choose_result_file
     from benchmark.models.checkpoint import open_checkpoint
     from benchmark.models.interface import ModelSpec
@@ -69,17 +70,19 @@ def execute(options: ReproductionOptions) -> int:
 
     silence_libraries()
     checkpoint, suite = open_checkpoint(ModelSpec.parse(spec)), load_suite(options.suite)
-    written, states = write_programs(
-        checkpoint, options.suite, options.programs, options.dtype, device, options.threads
-    )
-    content = measure_content(
-        written,
-        None if options.floors_only else states,
-        STANDARD,
-        tuple(range(options.ahead + 1)),
-        DEPTHS if options.probes == SHALLOW else (*DEPTHS, "mlp2"),
-        on_fit=lambda name: print(f"{name} ...", file=sys.stderr, flush=True),
-    )
+    with show_progress() as progress:
+        progress.start("writing programs", None)
+        written, states = write_programs(
+            checkpoint, options.suite, options.programs, options.dtype, device, options.threads
+        )
+        content = measure_content(
+            written,
+            None if options.floors_only else states,
+            STANDARD,
+            tuple(range(options.ahead + 1)),
+            DEPTHS if options.probes == SHALLOW else (*DEPTHS, "mlp2"),
+            on_fit=lambda name: progress.start(name, None),
+        )
     print(f"{checkpoint.spec}, suite {options.suite}")
     print(format_content(content))
     file = choose_result_file(

@@ -304,6 +304,15 @@ def test_a_resumed_run_is_the_same_run(folder, tmp_path, monkeypatch):
     assert "prefix_tree" not in (tmp_path / "entire" / "config.json").read_text()
 
 
+def test_a_run_into_a_file_is_never_silent_for_long(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(tuning, "MAX_SILENT_SECONDS", 0.0)
+    words = ["--model", f"path:{folder}", "--task", "write", "--steps", "3", "--batch", "1"]
+    assert baselines.tune.main([*words, "--output-dir", str(tmp_path / "tuned")]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines() if line.startswith("{")]
+    assert [line["step"] for line in lines] == [0, 1, 2, 3]
+    assert "loss" in lines[-1]
+
+
 def test_other_options_do_not_resume_a_run(folder, tmp_path, capsys):
     words = [
         "--model",

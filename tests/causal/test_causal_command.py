@@ -12,6 +12,8 @@ import pytest
 
 from benchmark.causal import command, measurement, pairs
 from benchmark.causal.pairs import PairSettings
+from benchmark.cli import result_file
+from benchmark.errors import StorageError
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -23,7 +25,7 @@ def small(monkeypatch):
     monkeypatch.setattr(pairs, "derive_pairs", partial(pairs.derive_pairs, settings=PairSettings(tasks=30)))
 
 
-def test_an_untrained_model_is_not_applicable_and_exits_with_0(tiny_folder, tmp_path, capsys, small):
+def test_an_untrained_model_is_not_applicable_and_exits_with_0(tiny_folder, tmp_path, capsys, small, recorded_progress):
     contents = []
     for name in ("a", "b"):
         assert command.main(["--model", f"path:{tiny_folder}", "--output-dir", str(tmp_path / name)]) == 0
@@ -34,8 +36,19 @@ def test_an_untrained_model_is_not_applicable_and_exits_with_0(tiny_folder, tmp_
         assert result["use"]["verdict"] == "N/A"
         assert result["sites"] == ["block 0", "block 1"]
         contents.append([path.read_bytes() for path in sorted((tmp_path / name).iterdir())])
+    assert recorded_progress.stages
     assert contents[0] == contents[1]
     assert len(contents[0]) == 2
+
+
+def test_no_result_is_written_without_its_evidence(tiny_folder, tmp_path, capsys, small, monkeypatch):
+    def fail(path, content):
+        raise StorageError(f"{path.name}: no space left on the device")
+
+    monkeypatch.setattr(result_file, "write_atomic", fail)
+    assert command.main(["--model", f"path:{tiny_folder}", "--output-dir", str(tmp_path / "results")]) == 1
+    assert ".causal.data: no space left" in capsys.readouterr().err
+    assert list((tmp_path / "results").iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -113,13 +113,14 @@ def test_a_common_beginning_is_read_for_one_prompt(tiny_folder, monkeypatch):
     assert all(shape[1] < 60 for shape in others if shape[0] > 1)
 
 
-def test_the_command_on_an_untrained_network(tiny_folder, tmp_path, capsys):
+def test_the_command_on_an_untrained_network(tiny_folder, tmp_path, capsys, recorded_progress):
     words = ["--model", f"path:{tiny_folder}", "--tasks", "20", "--shots", "1", "--output-dir", str(tmp_path)]
     assert main(words) == 0
     out = capsys.readouterr().out
     assert "verdict    N/A" in out or "verdict    NOT SHOWN" in out
     result = json.loads(next(tmp_path.glob("*-execution.json")).read_text())
     assert result["verdict"] in (NOT_APPLICABLE, NOT_SHOWN)
+    assert recorded_progress.stages
     assert result["natural"]["n"] == 20
     assert (result["settings"]["shots"], result["settings"]["edit_at"]) == (1, AT_WORD)
     assert main([*words, "--edit-at", "question"]) == 0

@@ -56,6 +56,8 @@ def test_a_folder_that_is_gone_is_a_storage_error(tmp_path):
     file = choose("model", tmp_path / "gone")
     with pytest.raises(StorageError, match="cannot be written to"):
         file.write({})
+    with pytest.raises(StorageError, match="cannot be written to"):
+        file.write_beside(".data", b"")
 
 
 def test_suites_of_one_name_are_told_apart(tmp_path):

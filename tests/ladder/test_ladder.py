@@ -278,12 +278,12 @@ def test_choices_of_one_token_are_scored_in_one_pass(tiny_folder, monkeypatch) -
         assert len(text.split()) <= 2, "one token of an answer, and the next"
 
 
-def test_the_command(tmp_path, capsys) -> None:
+def test_the_command(tmp_path, capsys, recorded_progress) -> None:
     words = ["--tasks", "5", "--shots", "2", "--output-dir", str(tmp_path)]
     assert main(["--model", "baseline:interpreter", "--dialect", "python", *words]) == 0
-    out, err = capsys.readouterr()
-    assert "7 of 7 rungs reached, n = 30 tasks" in out
-    assert len(err.splitlines()) == 7
+    assert "7 of 7 rungs reached, n = 30 tasks" in capsys.readouterr().out
+    assert recorded_progress.stages == {"prompts of all questions": (210, 210)}
+    assert len(recorded_progress.lines) == 7
     stored = json.loads((tmp_path / "interpreter-laptop-python-ladder.json").read_text())
     assert stored["rungs"] == 7
     assert [entry["accuracy"]["value"] for entry in stored["questions"]] == [1.0] * 7

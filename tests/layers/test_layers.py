@@ -72,7 +72,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(track_protocol, "rotation_protocol", lambda track: small)
 
 
-def test_the_command_reads_every_other_layer_and_the_last(quick, tiny_folder, tmp_path, capsys):
+def test_the_command_reads_every_other_layer_and_the_last(quick, tiny_folder, tmp_path, capsys, recorded_progress):
     assert main(["--model", f"path:{tiny_folder}", *OPTIONS, "--output-dir", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     (path,) = tmp_path.glob("*-smoke-layers.json")
@@ -82,6 +82,10 @@ def test_the_command_reads_every_other_layer_and_the_last(quick, tiny_folder, tm
     assert layers == [result["layer"] for result in profiles[UNTRAINED]] == content["layers"]
     num_layers = layers[-1]
     assert layers == sorted({*range(0, num_layers + 1, 2), num_layers})
+    assert list(recorded_progress.stages) == [
+        f"{source}: {stage}" for source in (MODEL, UNTRAINED) for stage in ("programs read", "layers probed")
+    ]
+    assert all(completed == total > 0 for completed, total in recorded_progress.stages.values())
     assert content["settings"]["track"] == "trained"
     assert content["model"] == f"path:{tiny_folder}"
     assert path.name.removesuffix(".json") in out

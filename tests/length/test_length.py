@@ -193,7 +193,9 @@ def test_what_does_not_fit_into_the_context_has_its_reason(tiny_folder, tmp_path
     assert ContextLimit(None, {}, {}).reason(64) == ""
 
 
-def test_the_command_measures_what_fits_and_draws_records(tiny_folder, tmp_path, monkeypatch, capsys):
+def test_the_command_measures_what_fits_and_draws_records(
+    tiny_folder, tmp_path, monkeypatch, capsys, recorded_progress
+):
     small = replace(PROTOCOL, steps=2, hidden=4)
     settings = measurement.LengthSettings
     monkeypatch.setattr(measurement, "LengthSettings", lambda *values: replace(settings(*values), protocol=small))
@@ -204,6 +206,7 @@ def test_the_command_measures_what_fits_and_draws_records(tiny_folder, tmp_path,
     assert main(["--model", str(folder), *options, "--output-dir", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert "programs x4: does not fit: 131 tokens" in out
+    assert list(recorded_progress.stages)[:3] == ["reading the model", "reading an untrained copy", "probing 6 words"]
     (path,) = tmp_path.glob("short-smoke-length.json")
     content = json.loads(path.read_text())
     assert [curve["words"] for curve in content["rotation"]] == [6, 12]

@@ -172,7 +172,7 @@ def test_a_suite_whose_alternatives_follow_from_the_state_is_refused(suite, kind
         strict.measure([kinds.state.astype(np.float32)])
 
 
-def test_the_command_measures_a_model(tiny_folder, tmp_path, capsys, monkeypatch) -> None:
+def test_the_command_measures_a_model(tiny_folder, tmp_path, capsys, monkeypatch, recorded_progress) -> None:
     from benchmark.probing.version4 import rotation_protocol
 
     definition = yaml.safe_load((Path(SUITE_FOLDER) / "control.yaml").read_text())
@@ -189,6 +189,7 @@ def test_the_command_measures_a_model(tiny_folder, tmp_path, capsys, monkeypatch
     assert main(["--model", f"path:{tiny_folder}", *options]) == 0
     printed = capsys.readouterr().out
     assert "decides nothing" in printed
+    assert list(recorded_progress.stages) == ["reading the model", "reading randomly initialised copy 0", "probing"]
     assert "values of conditions" in printed
     stored = json.loads(next(out.glob("*-branches.json")).read_text())
     assert stored["labelled"] < stored["words"]

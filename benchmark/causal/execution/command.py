@@ -114,6 +114,7 @@ def _measure_uses(
     """Measure *Uses* and write it with its evidence, unless the file has it."""
     from benchmark.causal.execution.measurement import measure_execution
     from benchmark.causal.execution.report import from_json, to_json
+    from benchmark.cli.progress import show_progress
     from benchmark.runner.store import to_safetensors
 
     content = file.read()
@@ -124,10 +125,11 @@ def _measure_uses(
         open_executing(checkpoint, options.dtype, device, tasks.answers, seed) for seed in (None, UNTRAINED_SEED)
     )
     start = time.process_time()
-    measurement = measure_execution(model, tasks, untrained, _print_step)
+    with show_progress() as progress:
+        measurement = measure_execution(model, tasks, untrained, lambda step: progress.start(step, None))
     print(f"Uses took {time.process_time() - start:.0f} processor seconds", file=sys.stderr)
     if measurement.evidence is not None:
-        file.beside(".causal.data").write_bytes(to_safetensors(measurement.evidence.to_arrays()))
+        file.write_beside(".causal.data", to_safetensors(measurement.evidence.to_arrays()))
     file.write({"model": checkpoint.spec, **to_json(measurement)})
     return measurement
 
@@ -158,6 +160,7 @@ def _measure_represents(
     """Measure *Represents* and add it to the file, unless the file has it."""
     from pydantic import TypeAdapter
 
+    from benchmark.cli.progress import show_progress
     from benchmark.probing.version4.rotation_verdict import RotationResult
     from benchmark.runner.measurements.represents_executing import measure_represents_executing
     from benchmark.runner.plan import GenerationOptions, Job
@@ -173,13 +176,10 @@ def _measure_represents(
         suite, checkpoint, options.dtype, device, 1, threads=options.threads,
         generation=GenerationOptions(track=FEWSHOT),
     )  # fmt: skip
-    result = measure_represents_executing(job, on_step=_print_step)
+    with show_progress() as progress:
+        result = measure_represents_executing(job, on_step=lambda step: progress.start(step, None))
     file.write(content | {REPRESENTS: asdict(result)})
     return result
-
-
-def _print_step(step: str) -> None:
-    print(f"{step} ...", file=sys.stderr, flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -247,15 +247,24 @@ def read_views(job: Job, judged: JudgedSuite, copy: int | None, batch_scale: flo
     return list(_read(job, judged, copy, partial(view_layers, job.generation.track), batch_scale).values())
 
 
-def read_layers(job: Job, judged: JudgedSuite, copy: int | None, step: int = 1) -> dict[int, np.ndarray]:
-    """float32 [R, D] by index of the layer: every `step`-th and the last, of a model or of a randomly initialised copy."""
+def read_layers(
+    job: Job,
+    judged: JudgedSuite,
+    copy: int | None,
+    step: int = 1,
+    on_programs: Callable[[int], None] = lambda count: None,
+) -> dict[int, np.ndarray]:
+    """float32 [R, D] by index of the layer: every `step`-th and the last, of a model or of a randomly initialised copy.
+
+    `on_programs` is called with the number of programs read since the last call.
+    """
     selected: list[int] = []
 
     def select(num_layers: int) -> list[int]:
         selected[:] = sorted({*range(0, num_layers, step), num_layers - 1})
         return selected
 
-    states = _read(job, judged, copy, select)
+    states = _read(job, judged, copy, select, on_programs=on_programs)
     return {layer: states[layer_view(layer)] for layer in selected}
 
 
@@ -265,9 +274,10 @@ def _read(
     copy: int | None,
     select_layers: Callable[[int], Sequence[int]],
     batch_scale: float = 1.0,
+    on_programs: Callable[[int], None] = lambda count: None,
 ) -> dict[str, np.ndarray]:
     template = blind_template(job)
     seed = None if copy is None else RANDOM_INIT_SEED + copy
     model = load_model(job.checkpoint, job.dtype, job.device, seed, template.before)
     suite = replace(job.suite, batch=max(1, int(job.suite.batch * batch_scale)))
-    return read_blind_states(model, suite, judged.blind, template, select_layers=select_layers)
+    return read_blind_states(model, suite, judged.blind, template, on_programs, select_layers)
