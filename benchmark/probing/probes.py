@@ -2,7 +2,7 @@
 
 All probes of one depth and one seed train together by batched matrix products. A group is one network for one semantics
 (and offset), with one head per label row. Groups share their input and no parameter, and the loss is a sum, so each
-trains exactly as it would alone. Batches are stored as columns: the first layer of all groups is then one product
+trains as it would alone, up to rounding. Batches are stored as columns: the first layer of all groups is then one product
 [G * H, D] x [D, b], whose result has the layout [G, H, b] without a copy. The backward pass is explicit, without
 autograd. Each seed is trained by one thread, with as many seeds at a time as torch has threads: the working set of a
 step then stays in the cache of one core, and no step waits at the barriers of a multi-threaded product.
