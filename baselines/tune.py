@@ -2,7 +2,8 @@
 
 `execute` trains on the questions of `karel-bench ladder --shots 0 --plain` and of `karel-bench execution --shots 0`, `write`
 on the prompts and programs of the trained track. Tasks are generated from their numbers, never those that are asked, so a run
-resumed from its saved state continues exactly. The output folder is a Hugging Face model with `training.json`. On the CPU.
+resumed from its saved state continues exactly. The output folder is a Hugging Face model with `training.json`. On the CPU or
+one GPU.
 """
 
 from __future__ import annotations
@@ -14,9 +15,16 @@ from pathlib import Path
 
 from benchmark.cli.declare import option, parse_options, program_name
 from benchmark.cli.dtype_note import note_slow_dtype
-from benchmark.cli.fields import dialect_option, model_option, output_dir_option, suite_option, threads_option
+from benchmark.cli.fields import (
+    device_option,
+    dialect_option,
+    model_option,
+    output_dir_option,
+    suite_option,
+    threads_option,
+)
 from benchmark.cli.model_spec import read_model
-from benchmark.cli.options import SEED
+from benchmark.cli.options import SEED, resolve_device
 from benchmark.command import make_folder, run_command, silence_libraries
 from benchmark.errors import ModelError, UsageError
 from karel_env.command import integer, number
@@ -53,6 +61,7 @@ class TuneOptions:
     )
     from_scratch: bool = option(False, "initialise the weights anew")
     precision: str = option("no", "compute in float32, or in bf16 with float32 sums", choices=("no", "bf16"))
+    device: str = device_option()
     threads: int = threads_option(of="")
     save_every: int = option(50, "set the steps between saved states", read_with=integer(1, 1_000_000_000), metavar="N")
     minutes: float = option(0.0, "end after this time; 0 for no limit", read_with=number(0, 1e6), metavar="M")
@@ -65,6 +74,7 @@ def run_tuning(options: TuneOptions, command: str) -> int:
         raise UsageError(f"--lora {options.lora} --from-scratch: new weights are all trained; leave one of them out")
     if options.task == "write" and options.dialect != KAREL:
         raise UsageError(f"--dialect {options.dialect}: the trained track has canonical programs only; leave it out")
+    device = resolve_device(options.device)
     make_folder(options.output_dir, "--output-dir")
     # What computes is imported here, after the options are known to be right: it takes 5 s.
     import torch
@@ -76,7 +86,7 @@ def run_tuning(options: TuneOptions, command: str) -> int:
     silence_libraries()
     torch.set_num_threads(options.threads)
     if options.precision == "bf16":
-        note_slow_dtype("bfloat16", "cpu", use="--precision no")
+        note_slow_dtype("bfloat16", device, use="--precision no")
     checkpoint = open_checkpoint(ModelSpec.parse(spec))
     if checkpoint.is_custom or not checkpoint.has_hidden_states:
         raise ModelError(f"{spec}: has no weights to train; expected path:FOLDER or hf:org/name")
@@ -85,7 +95,7 @@ def run_tuning(options: TuneOptions, command: str) -> int:
         options.learning_rate, options.seed, options.lora, options.from_scratch, options.precision, options.minutes,
         options.ladder_every,
     )  # fmt: skip
-    tune(Tuner(checkpoint, settings, options.output_dir, command), options.save_every)
+    tune(Tuner(checkpoint, settings, options.output_dir, command, device), options.save_every)
     return 0
 
 

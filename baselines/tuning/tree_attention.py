@@ -20,14 +20,14 @@ Block = tuple[slice, torch.Tensor, torch.Tensor]
 """Queries, int64 [K] keys, and mask [Q, K] that is added to the scores."""
 
 
-def make_blocks(mask: np.ndarray) -> list[Block]:
-    """The blocks of a mask, bool [T, T]."""
+def make_blocks(mask: np.ndarray, device: str = "cpu") -> list[Block]:
+    """The blocks of a mask, bool [T, T], on a device."""
     blocks = []
     for start in range(0, len(mask), BLOCK):
         part = mask[start : start + BLOCK]
         keys = np.flatnonzero(part.any(0))
         added = torch.zeros(len(part), len(keys)).masked_fill_(torch.from_numpy(~part[:, keys]), float("-inf"))
-        blocks.append((slice(start, start + len(part)), torch.from_numpy(keys), added))
+        blocks.append((slice(start, start + len(part)), torch.from_numpy(keys).to(device), added.to(device)))
     return blocks
 
 

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -19,9 +20,9 @@ from baselines.tuning.prefix_tree import Row, Text, pack
 from baselines.tuning.tree_attention import install, make_blocks
 from baselines.tuning.tuning_texts import LADDER_EVERY, TuningTexts, open_texts
 from benchmark.command import note_results_kept
-from benchmark.environment import package_versions, processor_name
+from benchmark.environment import gpu_name, package_versions, processor_name
 from benchmark.errors import ModelError, UsageError
-from benchmark.models.architecture import build_untrained_copy, load_stored_model
+from benchmark.models.architecture import build_untrained_copy, cast_weights, load_stored_model
 from benchmark.models.checkpoint import Checkpoint
 from benchmark.models.tokenizer import load_tokenizer
 from benchmark.runner.plain_progress import MAX_SECONDS as MAX_SILENT_SECONDS
@@ -88,26 +89,29 @@ class Tuner:
         settings: settings of the run.
         folder: output folder.
         command: command line, for `training.json`.
+        device: cpu, cuda or cuda:N. A run may be resumed on another device.
 
     Raises:
         ModelError: the model cannot be loaded, or its context is too short.
         UsageError: `peft` is missing, or the folder has the state of another run.
     """
 
-    def __init__(self, checkpoint: Checkpoint, settings: TuningSettings, folder: Path, command: str = "") -> None:
-        self.settings, self.folder, self.command = settings, folder, command
+    def __init__(
+        self, checkpoint: Checkpoint, settings: TuningSettings, folder: Path, command: str = "", device: str = "cpu"
+    ) -> None:
+        self.settings, self.folder, self.command, self.device = settings, folder, command, device
         self.tokenizer = load_tokenizer(checkpoint)
         suite = load_suite(settings.suite)
         self.texts: TuningTexts = open_texts(
             settings.task, suite, self.tokenizer, settings.seed, settings.dialect, settings.ladder_every
         )
-        self.model = _build_model(checkpoint, settings)
+        self.model = _build_model(checkpoint, settings).to(device)
         self.has_tree_attention = install(self.model)
         self.dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
         trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         # Optimiser and sums of gradients are in float32; the model may compute in bfloat16.
         self.masters = {name: p.detach().float().clone() for name, p in trained.items()}
-        self.model.to(self.dtype)
+        cast_weights(self.model, self.dtype)
         self.parameters = {name: p for name, p in self.model.named_parameters() if name in trained}
         self.optimizer = torch.optim.AdamW(
             [
@@ -155,12 +159,15 @@ class Tuner:
         kwargs: dict[str, Any] = {}
         if not row.is_single_text:
             attended = row.mask()
-            mask = torch.zeros((1, 1, len(row), len(row)), dtype=self.dtype)
-            mask.masked_fill_(torch.from_numpy(~attended), torch.finfo(self.dtype).min)
-            kwargs = {"attention_mask": mask, "position_ids": torch.from_numpy(row.positions)[None]}
+            mask = torch.zeros((1, 1, len(row), len(row)), dtype=self.dtype, device=self.device)
+            mask.masked_fill_(self._to_device(~attended), torch.finfo(self.dtype).min)
+            kwargs = {"attention_mask": mask, "position_ids": self._to_device(row.positions)[None]}
             if self.has_tree_attention:
-                kwargs["blocks"] = make_blocks(attended)
-        return self.head.logits(torch.from_numpy(row.ids)[None], torch.from_numpy(row.sources), **kwargs)
+                kwargs["blocks"] = make_blocks(attended, self.device)
+        return self.head.logits(self._to_device(row.ids)[None], self._to_device(row.sources), **kwargs)
+
+    def _to_device(self, values: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(values).to(self.device)
 
     def train_step(self) -> float:
         """Run one optimiser step; returns the mean loss in nats per target."""
@@ -171,7 +178,7 @@ class Tuner:
             master.grad = torch.zeros_like(master)
         for row in rows:
             logits = self.row_logits(row).float()
-            losses = torch.nn.functional.cross_entropy(logits, torch.from_numpy(row.targets), reduction="none")
+            losses = torch.nn.functional.cross_entropy(logits, self._to_device(row.targets), reduction="none")
             (losses.sum() / num_targets).backward()
             total += float(losses.detach().sum()) / num_targets
             for question, loss in zip(row.questions, losses.tolist(), strict=True):
@@ -238,9 +245,11 @@ class Tuner:
                 )
             for name, master in self.masters.items():
                 master.copy_(tensors.get_tensor(f"master.{name}"))
+                moments = {key: tensors.get_tensor(f"{key}.{name}") for key in ("exp_avg", "exp_avg_sq")}
+                # The fused optimiser counts its steps where its parameters are.
                 self.optimizer.state[master] = {
-                    "step": torch.tensor(float(saved["step"])),
-                    **{key: tensors.get_tensor(f"{key}.{name}") for key in ("exp_avg", "exp_avg_sq")},
+                    name: value.to(self.device)
+                    for name, value in {"step": torch.tensor(float(saved["step"])), **moments}.items()
                 }
         for name in _PROGRESS:
             setattr(self, name, saved[name])
@@ -273,7 +282,7 @@ class Tuner:
             "processor_minutes": round(self.processor_seconds / 60, 1),
             "processes": 1,
             "threads": torch.get_num_threads(),
-            "device": "cpu",
+            "device": gpu_name(self.device) or self.device,
             "precision": self.settings.precision,
             "processor": processor_name(),
             "packages": package_versions(PACKAGES),

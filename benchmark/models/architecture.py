@@ -10,10 +10,13 @@ import importlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
+from itertools import chain
 from threading import RLock
 from typing import Any
 
 import torch
+from accelerate import init_empty_weights
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from benchmark.errors import BenchmarkError, ModelError
@@ -76,13 +79,49 @@ def build_untrained_copy(checkpoint: Checkpoint, dtype: str, seed: int, device: 
         config = AutoConfig.from_pretrained(str(checkpoint.folder), trust_remote_code=checkpoint.loading.remote_code)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            model = AutoModelForCausalLM.from_config(config, **_load_kwargs(checkpoint)).to(DTYPES[dtype])
+            model = AutoModelForCausalLM.from_config(config, **_load_kwargs(checkpoint))
+            cast_weights(model, DTYPES[dtype])
+            copy_computed_buffers(_computed_buffers_of(checkpoint, config, dtype), model)
         if checkpoint.device_map is not None:
             with offload_folder(checkpoint.device_map) as (folder, keep_with):
                 dispatch(model, checkpoint.device_map, device, folder)
                 keep_with(model)
     _reset_generation_config(checkpoint, model)
     return model
+
+
+def cast_weights(model: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Cast what the files of a model hold, in place: parameters and persistent buffers, as `from_pretrained` does.
+
+    `model.to(dtype)` casts computed buffers as well; rotary frequencies that are rounded to bfloat16 move the positions.
+    """
+    stored = model.state_dict().keys()
+    for name, tensor in _named_tensors(model):
+        if name in stored and tensor.is_floating_point():
+            tensor.data = tensor.data.to(dtype)
+
+
+def copy_computed_buffers(source: torch.nn.Module, target: torch.nn.Module) -> None:
+    """Give a model the buffers of another of its architecture that no file holds, such as tables of positions."""
+    stored, buffers = source.state_dict().keys(), dict(source.named_buffers())
+    for name, buffer in target.named_buffers():
+        if name not in stored and name in buffers:
+            buffer.data = buffers[name].data.clone()
+
+
+def _computed_buffers_of(checkpoint: Checkpoint, config: Any, dtype: str) -> Any:
+    """A model without weights whose computed buffers are those of one that is loaded in this dtype."""
+    with init_empty_weights(include_buffers=False):
+        # What some buffers are depends on the default dtype at building; the configuration has that of the files.
+        model = AutoModelForCausalLM.from_config(deepcopy(config), dtype=DTYPES[dtype], **_load_kwargs(checkpoint))
+    for module in model.modules():
+        # As `from_pretrained` computes them: again, once the default dtype is float32 as before.
+        model._init_weights(module)
+    return model
+
+
+def _named_tensors(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    return chain(model.named_parameters(), model.named_buffers())
 
 
 def _load(checkpoint: Checkpoint, dtype: str, device: str) -> Any:

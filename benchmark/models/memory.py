@@ -53,12 +53,14 @@ class MemoryCheckpoint(Checkpoint):
     def _untrained_copy(self, seed: int) -> Any:
         import torch
 
-        from benchmark.models.architecture import LOAD_LOCK
+        from benchmark.models.architecture import LOAD_LOCK, cast_weights, copy_computed_buffers
 
         with LOAD_LOCK, torch.random.fork_rng():
             torch.manual_seed(seed)
             model = type(self.model)._from_config(copy.deepcopy(self.model.config))
-        return model.to(device=self.model.device, dtype=self.model.dtype)
+        cast_weights(model, self.model.dtype)
+        copy_computed_buffers(self.model, model)
+        return model.to(self.model.device)
 
     def current_digest(self) -> str:
         """Recompute `digest` from the objects as they are now."""

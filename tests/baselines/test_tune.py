@@ -276,6 +276,15 @@ def test_training_lowers_the_loss(folder, tmp_path, precision):
     assert sum(losses[-3:]) < 0.6 * sum(losses[:3])
 
 
+def test_bfloat16_weights_have_positions_in_float32(folder, tmp_path):
+    tuner = open_tuner(folder, tmp_path, precision="bf16")
+    assert {p.dtype for p in tuner.model.parameters()} == {torch.bfloat16}
+    buffers = dict(tuner.model.named_buffers())
+    plain = dict(LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).named_buffers())
+    assert buffers
+    assert all(torch.equal(buffers[name], plain[name]) for name in plain)
+
+
 def test_a_resumed_run_is_the_same_run(folder, tmp_path, monkeypatch):
     names = ("entire", "stopped")
     words = ["--model", f"path:{folder}", "--task", "write", "--steps", "5", "--batch", "2", "--save-every", "2"]

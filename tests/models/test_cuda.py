@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState, PartialState
 from agreement import TOLERANCE, WORDS, loaded
-from families import FAMILIES, cases, save
+from families import FAMILIES, cases, metaspace_tokenizer, save
 from whole_runs import call, only
 
 from baselines.recipe import find_recipe, load_recipe
 from baselines.trainer import Trainer
+from baselines.tuning.tuner import Tuner, TuningSettings
+from benchmark.models.checkpoint import open_checkpoint
+from benchmark.models.interface import ModelSpec
 from benchmark.runner.record import read_record
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -47,6 +52,27 @@ def test_a_whole_run_scores_the_same(tiny_folder, quick, tmp_path):
     assert one.accuracy == other.accuracy
     assert (other.model.device, other.provenance.gpu) == ("cuda", torch.cuda.get_device_name())
     assert one.provenance.gpu == ""
+
+
+@pytest.mark.parametrize(("lora", "task"), [(0, "execute"), (4, "write")])
+def test_fine_tuning_goes_as_on_a_cpu_and_resumes_there(lora, task, tmp_path):
+    if lora:
+        pytest.importorskip("peft")
+    checkpoint = open_checkpoint(ModelSpec("path", str(save("llama", tmp_path / "llama", metaspace_tokenizer()))))
+    settings = TuningSettings(checkpoint.spec, checkpoint.digest, task, "laptop", "karel", STEPS, 2, 0.002, 5, lora)
+    losses = {}
+    for device in ("cpu", "cuda"):
+        tuner = Tuner(checkpoint, settings, tmp_path, device=device)
+        losses[device] = [tuner.train_step() for _ in range(STEPS - 1)]
+    tuner.save_state()
+    expected = tuner.train_step()
+    for device in ("cpu", "cuda"):
+        resumed = Tuner(checkpoint, settings, tmp_path, device=device)
+        assert resumed.step == STEPS - 1
+        assert resumed.train_step() == pytest.approx(expected, rel=1e-3)
+    assert losses["cpu"] == pytest.approx(losses["cuda"], rel=1e-3)
+    resumed.save_model()
+    assert json.loads((tmp_path / "training.json").read_text())["device"] == torch.cuda.get_device_name()
 
 
 @pytest.mark.parametrize("compiled", [False, True], ids=["plain", "compiled"])
