@@ -77,7 +77,7 @@ class SweepRun:
     record: Record | None = None
     messages: list[str] | None = None
 
-    def start(self, description: str, total: int | None, completed: int = 0) -> None:
+    def start(self, description: str, total: int | None = None, completed: int = 0) -> None:
         """See `runner.stages.Progress`."""
         self.description, self.total, self.completed = description, total, completed
 

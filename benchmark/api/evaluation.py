@@ -208,7 +208,7 @@ class RunSettings:
 class SilentProgress:
     """Displays nothing; see `runner.stages.Progress`."""
 
-    def start(self, description: str, total: int | None, completed: int = 0) -> None:
+    def start(self, description: str, total: int | None = None, completed: int = 0) -> None:
         """See `Progress`."""
 
     def advance(self, steps: int, description: str | None = None) -> None:

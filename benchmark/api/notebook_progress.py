@@ -57,7 +57,7 @@ class NotebookProgress:
         self.messages: list[str] = []
         self.replace = show(self._render())
 
-    def start(self, description: str, total: int | None, completed: int = 0) -> None:
+    def start(self, description: str, total: int | None = None, completed: int = 0) -> None:
         """See `Progress`."""
         self.description, self.total = description, total
         self.completed = self.first_completed = completed

@@ -96,7 +96,7 @@ def execute(options: CausalOptions) -> int:
     checkpoint = open_checkpoint(ModelSpec.parse(spec))
     start = time.process_time()
     with show_progress() as progress:
-        measured = measure_model(checkpoint, suite, options, device, lambda step: progress.start(step, None))
+        measured = measure_model(checkpoint, suite, options, device, progress.start)
     model, measurement = measured.model, measured.measurement
     print(f"{checkpoint.spec}, suite {suite.name} ({time.process_time() - start:.0f} processor seconds)")
     print(format_card(measurement))
@@ -106,7 +106,7 @@ def execute(options: CausalOptions) -> int:
         from benchmark.causal.detail.measure_detail import measure_detail
 
         with show_progress() as progress:
-            detail = measure_detail(model, suite, on_step=lambda step: progress.start(step, None))
+            detail = measure_detail(model, suite, on_step=progress.start)
         print(f"\n{format_detail(detail.sites, detail.result)}")
     file = choose_result_file(
         options.output_dir, f"{checkpoint.name}-{suite.name}", "benchmark.causal.command", suite,

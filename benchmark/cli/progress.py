@@ -41,7 +41,7 @@ class RichProgress:
         self.console = console
         self.current: TaskID | None = None
 
-    def start(self, description: str, total: int | None, completed: int = 0) -> None:
+    def start(self, description: str, total: int | None = None, completed: int = 0) -> None:
         """See `Progress`."""
         self._finish()
         self.current = self.bars.add_task(description, total=total, completed=completed)

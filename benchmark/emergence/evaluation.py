@@ -31,7 +31,7 @@ RUNS_FOLDER, ALL_SEEDS_FOLDER = "checkpoints", "checkpoints-all-seeds"
 class SingleBarProgress(RichProgress):
     """A single progress bar that all stages of all checkpoints reuse."""
 
-    def start(self, description: str, total: int | None, completed: int = 0) -> None:
+    def start(self, description: str, total: int | None = None, completed: int = 0) -> None:
         """See `runner.stages.Progress`."""
         if self.current is None:
             super().start(description, total, completed)

@@ -102,9 +102,7 @@ def execute(options: LengthOptions) -> int:
     start = time.process_time()
     job = Job(suite, checkpoint, options.dtype, device, 1, threads=options.threads)
     with show_progress() as progress:
-        result = measure_length(
-            job, settings, read_limit(checkpoint, suite, factors), lambda step: progress.start(step, None)
-        )
+        result = measure_length(job, settings, read_limit(checkpoint, suite, factors), progress.start)
     file = choose_result_file(
         options.output_dir, f"{checkpoint.name}-{suite.name}-length", "benchmark.length.command", suite,
         digest=checkpoint.digest, dtype=options.dtype, longest=options.longest, prompts=options.prompts,

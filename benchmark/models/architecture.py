@@ -96,7 +96,7 @@ def cast_weights(model: torch.nn.Module, dtype: torch.dtype) -> None:
     `model.to(dtype)` casts computed buffers as well; rotary frequencies that are rounded to bfloat16 move the positions.
     """
     stored = model.state_dict().keys()
-    for name, tensor in _named_tensors(model):
+    for name, tensor in chain(model.named_parameters(), model.named_buffers()):
         if name in stored and tensor.is_floating_point():
             tensor.data = tensor.data.to(dtype)
 
@@ -118,10 +118,6 @@ def _computed_buffers_of(checkpoint: Checkpoint, config: Any, dtype: str) -> Any
         # As `from_pretrained` computes them: again, once the default dtype is float32 as before.
         model._init_weights(module)
     return model
-
-
-def _named_tensors(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    return chain(model.named_parameters(), model.named_buffers())
 
 
 def _load(checkpoint: Checkpoint, dtype: str, device: str) -> Any:

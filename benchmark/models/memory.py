@@ -57,10 +57,10 @@ class MemoryCheckpoint(Checkpoint):
 
         with LOAD_LOCK, torch.random.fork_rng():
             torch.manual_seed(seed)
-            model = type(self.model)._from_config(copy.deepcopy(self.model.config))
+            model = type(self.model)._from_config(copy.deepcopy(self.model.config)).to(self.model.device)
         cast_weights(model, self.model.dtype)
         copy_computed_buffers(self.model, model)
-        return model.to(self.model.device)
+        return model
 
     def current_digest(self) -> str:
         """Recompute `digest` from the objects as they are now."""

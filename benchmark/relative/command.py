@@ -78,13 +78,13 @@ def execute(options: RelativeOptions) -> int:
     views, condition_views, random_views = [], [], []
     with show_progress() as progress:
         for copy in [None, *range(options.copies)]:
-            progress.start("reading the model" if copy is None else f"reading randomly initialised copy {copy}", None)
+            progress.start("reading the model" if copy is None else f"reading randomly initialised copy {copy}")
             of_actions, of_conditions = read_word_views(checkpoint, suite, options.dtype, device, copy)
             if copy is None:
                 views, condition_views = of_actions, of_conditions
             else:
                 random_views.append(of_actions)
-        progress.start("probing", None)
+        progress.start("probing")
         random_init = suite.probe(random_views) if random_views else None
         result = suite.measure(views, random_init, condition_views)
     print(f"{checkpoint.spec}, suite {options.suite}")

@@ -71,7 +71,7 @@ def execute(options: ReproductionOptions) -> int:
     silence_libraries()
     checkpoint, suite = open_checkpoint(ModelSpec.parse(spec)), load_suite(options.suite)
     with show_progress() as progress:
-        progress.start("writing programs", None)
+        progress.start("writing programs")
         written, states = write_programs(
             checkpoint, options.suite, options.programs, options.dtype, device, options.threads
         )
@@ -81,7 +81,7 @@ def execute(options: ReproductionOptions) -> int:
             STANDARD,
             tuple(range(options.ahead + 1)),
             DEPTHS if options.probes == SHALLOW else (*DEPTHS, "mlp2"),
-            on_fit=lambda name: progress.start(name, None),
+            on_fit=progress.start,
         )
     print(f"{checkpoint.spec}, suite {options.suite}")
     print(format_content(content))

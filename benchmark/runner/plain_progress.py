@@ -34,7 +34,7 @@ class PlainProgress:
         self.total: int | None = None
         self.completed = self.stage_completed = self.line_completed = 0
 
-    def start(self, description: str, total: int | None, completed: int = 0) -> None:
+    def start(self, description: str, total: int | None = None, completed: int = 0) -> None:
         """See `Progress`."""
         with self.lock:
             self.description, self.total = description, total

@@ -34,7 +34,7 @@ REPEAT_NOTICE = 10
 class Progress(Protocol):
     """Displays the progress of a run: a bar, a row of a table, or nothing."""
 
-    def start(self, description: str, total: int | None, completed: int = 0) -> None:
+    def start(self, description: str, total: int | None = None, completed: int = 0) -> None:
         """Start a stage of `total` steps (None if unknown), of which `completed` are done already."""
         ...
 

@@ -12,7 +12,7 @@ class Silent:
     def __init__(self) -> None:
         self.lines: list[str] = []
 
-    def start(self, description: str, total: int | None, completed: int = 0) -> None: ...
+    def start(self, description: str, total: int | None = None, completed: int = 0) -> None: ...
 
     def advance(self, steps: int, description: str | None = None) -> None: ...
 
@@ -27,7 +27,7 @@ class Recorded(Silent):
         super().__init__()
         self.stages: dict[str, tuple[int, int | None]] = {}
 
-    def start(self, description: str, total: int | None, completed: int = 0) -> None:
+    def start(self, description: str, total: int | None = None, completed: int = 0) -> None:
         self.stages[description] = completed, total
 
     def advance(self, steps: int, description: str | None = None) -> None:

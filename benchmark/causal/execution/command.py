@@ -126,7 +126,7 @@ def _measure_uses(
     )
     start = time.process_time()
     with show_progress() as progress:
-        measurement = measure_execution(model, tasks, untrained, lambda step: progress.start(step, None))
+        measurement = measure_execution(model, tasks, untrained, progress.start)
     print(f"Uses took {time.process_time() - start:.0f} processor seconds", file=sys.stderr)
     if measurement.evidence is not None:
         file.write_beside(".causal.data", to_safetensors(measurement.evidence.to_arrays()))
@@ -177,7 +177,7 @@ def _measure_represents(
         generation=GenerationOptions(track=FEWSHOT),
     )  # fmt: skip
     with show_progress() as progress:
-        result = measure_represents_executing(job, on_step=lambda step: progress.start(step, None))
+        result = measure_represents_executing(job, on_step=progress.start)
     file.write(content | {REPRESENTS: asdict(result)})
     return result
 

@@ -85,18 +85,15 @@ def add_on_backend(addition: Addition, options: BackendOptions) -> tuple[Run, li
     Raises:
         BenchmarkError: as `prepare_addition` and `add_measurements`.
     """
-    from rich.console import Console
-
-    from benchmark.cli.progress import open_progress
+    from benchmark.cli.progress import show_progress
     from benchmark.runner.preflight import check_fits
     from benchmark.submit.measurements.addition import add_measurements, prepare_addition
 
     run = prepare_addition(addition)
-    progress = open_progress(Console(stderr=True, highlight=False))
     estimate = check_fits(run.job, run.protocol)
     with (
         open_backend(options, addition.device, addition.threads, estimate.model_bytes) as (backend, line),
-        progress.displayed(),
+        show_progress() as progress,
     ):
         if line:
             progress.write(line)
