@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmark.cli.declare import argument, group, option, parse_options
 from benchmark.cli.fields import device_option, dtype_option, output_dir_option, suite_option, threads_option
-from benchmark.cli.options import BackendOptions, CacheOptions, LoadingOptions
+from benchmark.cli.options import COUNT, BackendOptions, CacheOptions, LoadingOptions
 from benchmark.command import run_command, silence_libraries
 
 ACCURACY, REPRESENTS, USES, REACH = "accuracy", "represents", "uses", "reach"
@@ -35,6 +35,10 @@ class EmergenceOptions:
     measure: tuple[str, ...] = option(
         (), "select what is measured besides accuracy; repeatable; accuracy: nothing; reach: the paper's semantic content "
         "with its floors, and planning ahead", choices=MEASURES, many=True, default_text="represents and uses",
+    )  # fmt: skip
+    test_tasks: int | None = option(
+        None, "measure accuracy on the first N test tasks, such as 1000 of the 10,000 of icml24; the other measurements "
+        "have sets of their own and stay as they are", read_with=COUNT, metavar="N", default_text="all",
     )  # fmt: skip
     all_seeds: bool = option(
         False, "take all seven probe seeds of a leaderboard row instead of three; twice as long", old=("--full",)

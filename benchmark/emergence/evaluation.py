@@ -125,6 +125,7 @@ def _measure_all(
 def _open_run(options: EmergenceOptions, moment: SeriesCheckpoint, device: str, out: Path) -> CheckpointRun:
     config = RunConfig(
         options.suite,
+        test_tasks=options.test_tasks,
         dtype=options.dtype,
         device=device,
         threads=options.threads,

@@ -56,7 +56,15 @@ from benchmark.tasks.probe_sets import first_inputs
 from benchmark.tasks.prompt_template import FEWSHOT, TRAINED, template_to_bytes
 from benchmark.tasks.scoring import OUTCOMES, check_references, describe_accuracy, score_programs, summarize
 from benchmark.tasks.stage import BLIND, CONSTRAINED, GENERATED, SAMPLED, TEST, Stage
-from benchmark.tasks.suite import hash_tasks, identify_suite, limit_suite, load_suite, set_prompts, test_tasks
+from benchmark.tasks.suite import (
+    hash_tasks,
+    identify_suite,
+    limit_suite,
+    limit_test_tasks,
+    load_suite,
+    set_prompts,
+    test_tasks,
+)
 from karel_env.dialects import KAREL
 
 GRID_STAGE, PROBING = "grid", "probing"
@@ -77,7 +85,8 @@ class Run:
         self.protocol = config.protocol if config.limit is None else limit_protocol(config.protocol)
         full_suite = load_suite(config.suite, config.seed)
         self.tasks_digest = full_suite.sha256 or hash_tasks(test_tasks(full_suite))
-        self.suite = set_prompts(limit_suite(full_suite, config.limit), config.num_fewshot, config.dialect)
+        limited_suite = limit_suite(limit_test_tasks(full_suite, config.test_tasks), config.limit)
+        self.suite = set_prompts(limited_suite, config.num_fewshot, config.dialect)
         if config.batch is not None:
             self.suite = replace(self.suite, batch=config.batch)
         options = config.generation
@@ -216,6 +225,8 @@ class Run:
             reasons.append("a preview; run it with --all-seeds")
         if config.limit is not None:
             reasons.append(f"--limit {config.limit}")
+        if config.test_tasks is not None:
+            reasons.append(f"--test-tasks {config.test_tasks}")
         if config.batch is not None and config.batch != load_suite(config.suite).batch:
             reasons.append(f"--batch-size {config.batch}")
         if has_halved_batch:

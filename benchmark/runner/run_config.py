@@ -18,7 +18,8 @@ class RunConfig:
 
     Attributes:
         suite: name or file of the suite.
-        limit: number of test tasks, None for all.
+        limit: number of test tasks of a run with smaller probe sets and fewer probe seeds, None for all.
+        test_tasks: number of test tasks that accuracy is measured on, all else as in a full run; None for all.
         seed: seed of the tasks, None for the suite's own.
         dtype, device: dtype and device of the forward pass.
         grid: one of `protocol.GRIDS`.
@@ -39,6 +40,7 @@ class RunConfig:
 
     suite: str
     limit: int | None = None
+    test_tasks: int | None = None
     seed: int | None = None
     dtype: str = "float32"
     device: str = "cpu"

@@ -342,6 +342,13 @@ def set_prompts(suite: Suite, num_fewshot: int | None = None, dialect: str = KAR
     return replace(suite, shots=suite.shots if num_fewshot is None else num_fewshot, dialect=dialect)
 
 
+def limit_test_tasks(suite: Suite, num_tasks: int | None) -> Suite:
+    """The suite with its first `num_tasks` test tasks, without their pinned digest, and with all its probe sets."""
+    if num_tasks is None or num_tasks >= suite.tasks:
+        return suite
+    return replace(suite, tasks=num_tasks, sha256="")
+
+
 def limit_suite(suite: Suite, num_tasks: int | None) -> Suite:
     """The suite with its first `num_tasks` tasks only, and smaller probe sets; not official and without pinned digest."""
     if num_tasks is None:

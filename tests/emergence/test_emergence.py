@@ -191,6 +191,18 @@ def test_a_selection_is_measured_and_more_is_added_later(training, small_setting
     assert (point.content is None) == (point.reach is None)
 
 
+def test_fewer_test_tasks_change_the_accuracy_only(training, measured, small_settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark.emergence.evaluation, "write_figure", lambda *_: [])
+    emergence(training, "--out", tmp_path, "--test-tasks", 7)
+    all_tasks, some_tasks = (read_points(folder / "one.json") for folder in (measured[0], tmp_path))
+    for everything, part in zip(all_tasks, some_tasks, strict=True):
+        assert (everything.accuracy.shown.n, part.accuracy.shown.n) == (30, 7)
+        assert (part.rotation, part.use, part.merges) == (everything.rotation, everything.use, everything.merges)
+    records = [json.loads(path.read_text()) for path in tmp_path.glob("checkpoints/*/record.json")]
+    assert [record["official"] for record in records] == [False, False]
+    assert all("--test-tasks 7" in record["unofficial"] for record in records)
+
+
 def test_a_checkpoint_that_cannot_be_measured_leaves_the_others(training, small_settings, tmp_path, monkeypatch):
     monkeypatch.setattr(benchmark.emergence.evaluation, "write_figure", lambda *_: [])
     damaged = tmp_path / "bad"
