@@ -38,7 +38,7 @@ from benchmark.probing.semantic_content import (
 )
 from benchmark.probing.verdict import ProbeResult, blind_probe_set, count_blind_steps, measure
 from benchmark.runner.folder import RETRIED, RunFolder
-from benchmark.runner.measurements.limited import limit_measurement, limit_protocol
+from benchmark.runner.measurements.limited import fix_pairs, limit_measurement, limit_protocol
 from benchmark.runner.measurements.measurement import Measurement
 from benchmark.runner.measurements.preview import PreviewMeasurement
 from benchmark.runner.measurements.registry import MEASUREMENTS
@@ -83,7 +83,7 @@ class Run:
     def __init__(self, config: RunConfig, checkpoint: Checkpoint) -> None:
         self.config, self.checkpoint = config, checkpoint
         self.protocol = config.protocol if config.limit is None else limit_protocol(config.protocol)
-        full_suite = load_suite(config.suite, config.seed)
+        self.full_suite = full_suite = load_suite(config.suite, config.seed)
         self.tasks_digest = full_suite.sha256 or hash_tasks(test_tasks(full_suite))
         limited_suite = limit_suite(limit_test_tasks(full_suite, config.test_tasks), config.limit)
         self.suite = set_prompts(limited_suite, config.num_fewshot, config.dialect)
@@ -172,6 +172,8 @@ class Run:
         selected = [MEASUREMENTS[name] for name in names]
         if self.config.limit is not None:
             selected = [limit_measurement(measurement) for measurement in selected]
+        elif self.config.test_tasks is not None:
+            selected = [fix_pairs(measurement, self.full_suite) for measurement in selected]
         return [measurement for measurement in selected if measurement.skip_reason(self.job) is None]
 
     def execute(self, backend: Backend, progress: Progress) -> Record:

@@ -1,4 +1,8 @@
-"""Settings of the probes of a run with `--limit`: a fraction of the standard work, for a first look and no verdict."""
+"""Measurements of a run with fewer test tasks.
+
+With `--limit` the probes have a fraction of the standard work, for a first look and no verdict; with `--test-tasks` all
+measurements besides accuracy stay as they are.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from benchmark.probing.protocol import STANDARD, Protocol
 from benchmark.probing.version4.rotation_protocol import ROTATION_STANDARD
 from benchmark.runner.measurements.measurement import Measurement
 from benchmark.runner.measurements.represents import RepresentsMeasurement
+from benchmark.runner.measurements.uses import UsesMeasurement, pair_settings
 from benchmark.tasks.suite import Suite
 
 MIN_TASKS, MIN_PROGRAMS = 300, 1000
@@ -26,6 +31,13 @@ def limit_measurement(measurement: Measurement) -> Measurement:
     """The measurement of a limited run: with fewer probe seeds and steps, if its settings are the standard ones."""
     if isinstance(measurement, RepresentsMeasurement) and measurement.protocol == ROTATION_STANDARD:
         return replace(measurement, protocol=LIMITED_ROTATION)
+    return measurement
+
+
+def fix_pairs(measurement: Measurement, suite: Suite) -> Measurement:
+    """The measurement of use with the pairs of a suite, whatever number of test tasks is evaluated; another as it is."""
+    if isinstance(measurement, UsesMeasurement) and measurement.pairs is None:
+        return replace(measurement, pairs=pair_settings(suite))
     return measurement
 
 
