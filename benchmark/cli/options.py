@@ -230,7 +230,7 @@ class BackendOptions:
     )
     deadline: float | None = option(
         None, "set the deadline per work item", read_with=number(1, MAX_WAIT_SECONDS), metavar="SECONDS",
-        default_text="20 times the slowest so far, at least 120",
+        default_text="20 times the slowest so far; see docs/cluster.md",
     )  # fmt: skip
     wait: float = option(
         0.0, "wait for nodes that an autoscaler adds", read_with=number(0, MAX_WAIT_SECONDS), metavar="SECONDS",

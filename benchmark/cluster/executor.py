@@ -41,6 +41,8 @@ class WorkItem:
         payload: small argument that says what to compute with that state.
         commit: called with the value in the driver.
         on_retry: called with the status and the message whenever the item is computed again or given up.
+        size: number of tasks that it computes, if items of its key take about as long per task; 0 if the time of other items
+            says nothing of it, as where some are read from a cache.
     """
 
     name: str
@@ -50,6 +52,7 @@ class WorkItem:
     payload: Any
     commit: Callable[[Any], None]
     on_retry: Callable[[str, str], None] = lambda status, message: None
+    size: int = 0
 
 
 class Executor(Protocol):

@@ -44,9 +44,11 @@ from benchmark.cluster.executor import (
 from benchmark.errors import BenchmarkError, ItemsFailed, StorageError
 
 MAX_RAISES, MAX_CRASHES, MAX_LOSSES, MAX_FAILED_STARTS = 2, 3, 10, 3
-FIRST_DEADLINE, MIN_DEADLINE, DEADLINE_FACTOR = 1800.0, 120.0, 20.0
-"""Deadline of the first item of an affinity key in seconds; minimum of later ones; and their multiple of the longest
-time so far."""
+MIN_DEADLINE, MIN_TASKS_DEADLINE, DEADLINE_FACTOR = 1800.0, 120.0, 20.0
+"""Smallest deadline in seconds; smallest one of an item that covers tasks, after another one of its key; and the multiple of
+the longest time so far."""
+TIMEOUT_GROWTH = 4.0
+"""Factor by which the deadline of an item is longer when it is computed again after missing it."""
 START_DEADLINE, PLACED_DEADLINE = 120.0, 600.0
 """Seconds without a message after which a starting worker is replaced: before its first message, and after it, when its
 process is known to run. Doubled for the next worker, up to `MAX_START_GROWTH` times."""
@@ -65,6 +67,23 @@ class _PendingItem:
     crashes: int = 0
     losses: int = 0
     batch_scale: float = 1.0
+    timeout_growth: float = 1.0
+
+
+@dataclass
+class _Durations:
+    """Longest time of an item of one affinity key so far, and longest time per task, in seconds; None if no item had tasks."""
+
+    item: float = 0.0
+    task: float | None = None
+
+    def add(self, seconds: float, size: int) -> None:
+        self.item = max(self.item, seconds)
+        if size:
+            self.task = max(self.task or 0.0, seconds / size)
+
+    def expected(self, size: int) -> float:
+        return max(self.item, (self.task or 0.0) * size)
 
 
 @dataclass(eq=False)
@@ -87,7 +106,7 @@ class Pool:
     Args:
         executor: starts the workers and runs their calls.
         workers: maximum number of workers.
-        deadline: seconds per item; None derives it from the longest time so far.
+        deadline: seconds per item; None derives it from the longest times so far, and is longer for an item that missed it.
         patience: seconds without a message from any worker after which a start is given up.
     """
 
@@ -98,7 +117,7 @@ class Pool:
         self.inbox: deque[_PendingItem] = deque()
         self.queue: deque[_PendingItem] = deque()
         self.workers: list[_PoolWorker] = []
-        self.longest_seconds: dict[Hashable, float] = {}
+        self.durations: dict[Hashable, _Durations] = {}
         self.batch_scales: dict[Hashable, float] = {}
         self.step_lock, self.is_stopped = Lock(), False
         self.failed_starts = self.silent_starts = self.deaths = 0
@@ -215,16 +234,16 @@ class Pool:
                 worker.pending, worker.affinity_key = pending, pending.item.affinity_key
                 worker.call_started = time.monotonic()
                 pending.batch_scale = self.batch_scales.get(worker.affinity_key, 1.0)
-                with self._report_late(pending.item):
+                with self._report_late(pending):
                     worker.call = self.executor.submit(worker.handle, pending.item, pending.batch_scale)
 
     @contextmanager
-    def _report_late(self, item: WorkItem) -> Iterator[None]:
+    def _report_late(self, pending: _PendingItem) -> Iterator[None]:
         """Report an item computed in this process, where no deadline can end it, each time its deadline passes."""
         if not getattr(self.executor, "computes_in_call", False):
             yield
             return
-        has_ended, timeout = Event(), self._item_timeout(item)
+        has_ended, timeout, name = Event(), self._item_timeout(pending), pending.item.name
 
         def watch() -> None:
             elapsed = 0.0
@@ -232,9 +251,9 @@ class Pool:
                 elapsed += timeout
                 self._report(
                     "late",
-                    f"{item.name}: no end after {elapsed:.0f} s, and in this process (--workers 0) nothing can end it; if it hangs, "
+                    f"{name}: no end after {elapsed:.0f} s, and in this process (--workers 0) nothing can end it; if it hangs, "
                     "stop the command (Ctrl-C) and run it again with --workers 1, which ends the item at its --deadline",
-                    piece=item.name,
+                    piece=name,
                     seconds=round(elapsed, 1),
                 )
 
@@ -264,8 +283,7 @@ class Pool:
                 raise
             else:
                 self.deaths = 0
-                key = pending.item.affinity_key
-                self.longest_seconds[key] = max(seconds, self.longest_seconds.get(key, 0.0))
+                self.durations.setdefault(pending.item.affinity_key, _Durations()).add(seconds, pending.item.size)
                 pending.future.set_result(None)
                 return
         # A worker that merely raised is stopped too: its device or memory may be in a state that makes the next item fail.
@@ -312,8 +330,9 @@ class Pool:
         for worker in list(self.workers):
             if not worker.is_ready:
                 self._check_start(worker, now)
-            elif worker.pending and now - worker.call_started > (timeout := self._item_timeout(worker.pending.item)):
+            elif worker.pending and now - worker.call_started > (timeout := self._item_timeout(worker.pending)):
                 pending, worker.pending = worker.pending, None
+                pending.timeout_growth *= TIMEOUT_GROWTH
                 self._stop_worker(worker)
                 self._retry(pending, CallResult(TIMED_OUT, message=f"no answer within {timeout:.0f} s (--deadline)"))
 
@@ -341,11 +360,12 @@ class Pool:
             )
         return f"{message}, none of them has a running process; {self.executor.capacity_message()}; {describe_load()}"
 
-    def _item_timeout(self, item: WorkItem) -> float:
+    def _item_timeout(self, pending: _PendingItem) -> float:
         if self.deadline is not None:
             return self.deadline
-        longest = self.longest_seconds.get(item.affinity_key)
-        return FIRST_DEADLINE if longest is None else max(MIN_DEADLINE, DEADLINE_FACTOR * longest)
+        durations, size = self.durations.get(pending.item.affinity_key, _Durations()), pending.item.size
+        minimum = MIN_TASKS_DEADLINE if size and durations.task is not None else MIN_DEADLINE
+        return max(minimum, DEADLINE_FACTOR * durations.expected(size)) * pending.timeout_growth
 
     def _retry(self, pending: _PendingItem, result: CallResult) -> None:
         """Queue a failed item again, or give it up."""

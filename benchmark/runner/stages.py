@@ -92,7 +92,15 @@ class RunStages:
         return [name for name, status in statuses.items() if status != VALID]
 
     def _work_item(
-        self, name: str, kind: str, affinity_key: str, work: Any, payload: Any, steps: int, description: str
+        self,
+        name: str,
+        kind: str,
+        affinity_key: str,
+        work: Any,
+        payload: Any,
+        steps: int,
+        description: str,
+        size: int = 0,
     ) -> WorkItem:
         def commit(results: list[StagedResult]) -> None:
             for result in results:
@@ -100,7 +108,7 @@ class RunStages:
                 self._on_commit(result)
             self.progress.advance(steps, description)
 
-        return WorkItem(name, kind, affinity_key, work, payload, commit, partial(self._on_retry, name))
+        return WorkItem(name, kind, affinity_key, work, payload, commit, partial(self._on_retry, name), size)
 
     def _on_commit(self, result: StagedResult) -> None:
         self.folder.log("committed", piece=result.name, seconds=result.entry.get("seconds"))
@@ -158,17 +166,29 @@ class RunStages:
         self._drain(
             affinity_key, work,
             [(s.name, s, s.stop - s.start, f"evaluating: {s.stage.describe(job.random_inits)}") for s in remaining],
+            [s.stop - s.start for s in remaining],
         )  # fmt: skip
 
-    def _drain(self, affinity_key: str, work: Any, items: Sequence[tuple[str, Any, int, str]]) -> None:
-        """Compute items (name, payload, steps, words). An item may take minutes, so the words are those of the next one."""
+    def _drain(
+        self, affinity_key: str, work: Any, items: Sequence[tuple[str, Any, int, str]], sizes: Sequence[int] = ()
+    ) -> None:
+        """Compute items (name, payload, steps, words). An item may take minutes, so the words are those of the next one.
+
+        Args:
+            affinity_key: see `WorkItem`.
+            work: see `WorkItem`.
+            items: the items.
+            sizes: see `WorkItem.size`; all 0 if empty.
+        """
         if items:
             self.progress.advance(0, items[0][-1])
         following = [words for *_, words in (*items[1:], *items[-1:])]
         self.backend.pool.drain(
             [
-                self._work_item(name, EVALUATION, affinity_key, work, payload, steps, words)
-                for (name, payload, steps, _), words in zip(items, following, strict=True)
+                self._work_item(name, EVALUATION, affinity_key, work, payload, steps, words, size)
+                for (name, payload, steps, _), words, size in zip(
+                    items, following, sizes or [0] * len(items), strict=True
+                )
             ]
         )
 

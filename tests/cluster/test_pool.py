@@ -49,13 +49,17 @@ def clock(monkeypatch):
 
 
 class ScriptedExecutor:
-    """Returns results by a script: (item, attempt) -> status; a `HANG` call never ends. A call takes one wait."""
+    """Returns results by a script: (item, attempt) -> status; a `HANG` call never ends.
+
+    A call takes one wait, or as many seconds as `seconds` has for its item.
+    """
 
     HANG = "hang"
     clock = Clock()
 
-    def __init__(self, script=None, start=SUCCEEDED):
-        self.script, self.start = script or {}, start
+    def __init__(self, script=None, start=SUCCEEDED, seconds=None):
+        self.script, self.start, self.seconds = script or {}, start, seconds or {}
+        self.ends: dict[object, float] = {}
         self.attempts: Counter[str] = Counter()
         self.calls: list[tuple[int, str, float]] = []
         self.kinds: dict[int, str] = {}
@@ -80,12 +84,15 @@ class ScriptedExecutor:
         status = self.script.get((item.name, attempt), SUCCEEDED)
         call = (item.name, attempt)
         self.answers[call] = None if status == self.HANG else CallResult(status, item.payload, "as scripted")
+        self.ends[call] = self.clock.now + self.seconds.get(item.name, 0.0)
         return call
 
     def wait(self, calls, seconds):
-        ended = [call for call in calls if self.answers[call] is not None]
+        ended = [
+            call for call in calls if self.answers[call] is not None and self.ends.get(call, 0.0) <= self.clock.now
+        ]
         if not ended:
-            self.clock.pass_by(0.01)
+            self.clock.pass_by(1.0 if self.seconds else 0.01)
         return ended
 
     def result(self, call):
@@ -98,7 +105,7 @@ class ScriptedExecutor:
         return "there is one CPU"
 
 
-def work_items(names, kind="evaluation", affinity_key="model", retries=None, committed=None):
+def work_items(names, kind="evaluation", affinity_key="model", retries=None, committed=None, size=1):
     values = committed if committed is not None else []
     statuses = retries if retries is not None else []
     return [
@@ -110,6 +117,7 @@ def work_items(names, kind="evaluation", affinity_key="model", retries=None, com
             name,
             values.append,
             lambda status, message, name=name: statuses.append((name, status)),
+            size,
         )
         for name in names
     ]
@@ -179,13 +187,45 @@ def test_a_piece_that_hangs_is_taken_from_its_worker(monkeypatch):
 
 
 def test_the_deadline_follows_the_slowest_so_far(monkeypatch, clock):
-    monkeypatch.setattr(pool_module, "MIN_DEADLINE", 0.1)
+    monkeypatch.setattr(pool_module, "MIN_TASKS_DEADLINE", 0.1)
     executor = ScriptedExecutor({("z", 0): ScriptedExecutor.HANG})
     pool, retries = Pool(executor, 1), []
     start = clock.now
     pool.drain(work_items("az", retries=retries))
     assert retries == [("z", TIMED_OUT)]
     assert clock.now - start < 5, "without a piece that was committed it would be half an hour"
+
+
+@pytest.mark.parametrize(("size", "retries"), [(0, []), (1, [("b", TIMED_OUT)])])
+def test_an_item_from_the_cache_sets_no_deadline_for_one_that_is_computed(size, retries):
+    executor, seen = ScriptedExecutor(seconds={"b": 160.0}), []
+    Pool(executor, 1).drain(work_items("ab", retries=seen, size=size))
+    assert seen == retries
+
+
+def test_a_check_of_a_few_tasks_sets_no_deadline_for_a_part_of_many():
+    check, part = work_items("c", size=0), work_items("p", size=500, retries=(retries := []))
+    executor = ScriptedExecutor(seconds={"c": 60.0, "p": 1700.0})
+    pool = Pool(executor, 1)
+    pool.drain(check)
+    pool.drain(part)
+    assert retries == []
+
+
+def test_the_deadline_of_a_part_grows_with_its_tasks():
+    executor = ScriptedExecutor(seconds={"s": 10.0, "l": 1900.0})
+    pool = Pool(executor, 1)
+    pool.drain(work_items("s", size=5))
+    pool.drain(work_items("l", size=50, retries=(retries := [])))
+    assert retries == [], "50 tasks may take 20 times as long as ten times five"
+
+
+def test_a_late_item_has_a_longer_deadline_when_it_is_computed_again(clock):
+    executor, retries = ScriptedExecutor(seconds={"a": 4000.0}), []
+    Pool(executor, 1).drain(work_items("a", retries=retries))
+    assert retries == [("a", TIMED_OUT)]
+    with pytest.raises(ItemsFailed, match="no answer within 15 s"):
+        Pool(ScriptedExecutor(seconds={"a": 40.0}), 1, deadline=15).drain(work_items("a"))
 
 
 def test_a_worker_keeps_the_model_that_it_has():
