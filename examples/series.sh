@@ -6,7 +6,8 @@
 #
 # Stopped at any time, the same command continues: the training from its last saved state (100 steps), the measurement from its
 # last item. Where the points are already, it does nothing. COMMIT=1 commits the points. TRAIN and MEASURE are further options
-# of the two commands; on a processor without bfloat16 instructions, TRAIN=--compile MEASURE= is faster. KEEP=FOLDER keeps the
+# of the two commands; on a processor without bfloat16 instructions, TRAIN=--compile MEASURE= is faster. A recipe of another suite
+# than laptop needs it in MEASURE, such as MEASURE="--suite icml24 --test-tasks 1000 --dtype bfloat16". KEEP=FOLDER keeps the
 # weights, a folder per revision of the hub repository OWNER/RECIPE-SEED, with model cards, and prints the commands that would
 # publish them.
 set -euo pipefail
