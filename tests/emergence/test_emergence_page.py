@@ -14,6 +14,7 @@ from benchmark.statistics import Estimate
 DOCS = Path(__file__).parents[2] / "docs"
 FILES = sorted((DOCS / "emergence" / "series").glob("*-laptop-*.json"))
 PAGE = (DOCS / "emergence.md").read_text()
+PAPER_TASK = DOCS / "emergence" / "series" / "icml24-small-1.json"
 RECIPES = sorted({re.sub(r"-\d+\.json$", "", path.name) for path in FILES})
 
 
@@ -78,6 +79,29 @@ def test_the_page_has_the_series_in_full() -> None:
             (merges, point.merges.merges and point.merges.merges.value),
         ):  # fmt: skip
             assert (float(cell) if cell else None) == (None if value is None else pytest.approx(value, abs=6e-4)), line
+
+
+def full_row(point: CurvePoint) -> str:
+    """All figures of one checkpoint of the paper's task."""
+    rotation, use, merges = point.rotation, point.use, point.merges
+    assert rotation is not None
+    assert use is not None
+    assert merges is not None
+    solved = "" if use.solved is None else f"{100 * use.solved:.1f}"
+    signed = [f"{e.value:+.3f}".replace("0.", ".", 1) if e else "" for e in (rotation.delta, rotation.pose_delta, use.use)]
+    cells = [
+        f"{point.tasks:,}", f"{100 * point.accuracy.shown.value:.1f}", f"{point.distinct:.3f}".replace("0.", ".", 1),
+        figure(rotation.skill), *signed[:2], solved, signed[2],
+        figure(merges.merges) if merges.merges else "", f"{merges.agreement:.3f}".replace("0.", ".", 1),
+    ]  # fmt: skip
+    return f"| {' | '.join(cells)} |".replace("|  |", "| |").replace("|  |", "| |")
+
+
+def test_the_page_has_the_series_of_the_papers_task() -> None:
+    points = read_points(PAPER_TASK)
+    assert len(points) >= 16
+    for point in points:
+        assert full_row(point) in PAGE, full_row(point)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
