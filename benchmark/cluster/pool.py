@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from threading import Event, Lock, Thread
 from typing import Any
 
+from benchmark.cluster.deadlines import Deadlines
 from benchmark.cluster.executor import (
     EVALUATION,
     INVALID_MODEL,
@@ -44,9 +45,6 @@ from benchmark.cluster.executor import (
 from benchmark.errors import BenchmarkError, ItemsFailed, StorageError
 
 MAX_RAISES, MAX_CRASHES, MAX_LOSSES, MAX_FAILED_STARTS = 2, 3, 10, 3
-MIN_DEADLINE, MIN_TASKS_DEADLINE, DEADLINE_FACTOR = 1800.0, 120.0, 20.0
-"""Smallest deadline in seconds; smallest one of an item that covers tasks, after another one of its key; and the multiple of
-the longest time so far."""
 TIMEOUT_GROWTH = 4.0
 """Factor by which the deadline of an item is longer when it is computed again after missing it."""
 START_DEADLINE, PLACED_DEADLINE = 120.0, 600.0
@@ -68,22 +66,6 @@ class _PendingItem:
     losses: int = 0
     batch_scale: float = 1.0
     timeout_growth: float = 1.0
-
-
-@dataclass
-class _Durations:
-    """Longest time of an item of one affinity key so far, and longest time per task, in seconds; None if no item had tasks."""
-
-    item: float = 0.0
-    task: float | None = None
-
-    def add(self, seconds: float, size: int) -> None:
-        self.item = max(self.item, seconds)
-        if size:
-            self.task = max(self.task or 0.0, seconds / size)
-
-    def expected(self, size: int) -> float:
-        return max(self.item, (self.task or 0.0) * size)
 
 
 @dataclass(eq=False)
@@ -113,11 +95,11 @@ class Pool:
     def __init__(
         self, executor: Executor, workers: int, deadline: float | None = None, patience: float = 600.0
     ) -> None:
-        self.executor, self.size, self.deadline, self.patience = executor, workers, deadline, patience
+        self.executor, self.size, self.patience = executor, workers, patience
         self.inbox: deque[_PendingItem] = deque()
         self.queue: deque[_PendingItem] = deque()
         self.workers: list[_PoolWorker] = []
-        self.durations: dict[Hashable, _Durations] = {}
+        self.deadlines = Deadlines(deadline)
         self.batch_scales: dict[Hashable, float] = {}
         self.step_lock, self.is_stopped = Lock(), False
         self.failed_starts = self.silent_starts = self.deaths = 0
@@ -243,7 +225,7 @@ class Pool:
         if not getattr(self.executor, "computes_in_call", False):
             yield
             return
-        has_ended, timeout, name = Event(), self._item_timeout(pending), pending.item.name
+        has_ended, timeout, name = Event(), self._timeout(pending), pending.item.name
 
         def watch() -> None:
             elapsed = 0.0
@@ -283,7 +265,7 @@ class Pool:
                 raise
             else:
                 self.deaths = 0
-                self.durations.setdefault(pending.item.affinity_key, _Durations()).add(seconds, pending.item.size)
+                self.deadlines.add(pending.item, seconds)
                 pending.future.set_result(None)
                 return
         # A worker that merely raised is stopped too: its device or memory may be in a state that makes the next item fail.
@@ -330,7 +312,7 @@ class Pool:
         for worker in list(self.workers):
             if not worker.is_ready:
                 self._check_start(worker, now)
-            elif worker.pending and now - worker.call_started > (timeout := self._item_timeout(worker.pending)):
+            elif worker.pending and now - worker.call_started > (timeout := self._timeout(worker.pending)):
                 pending, worker.pending = worker.pending, None
                 pending.timeout_growth *= TIMEOUT_GROWTH
                 self._stop_worker(worker)
@@ -360,12 +342,8 @@ class Pool:
             )
         return f"{message}, none of them has a running process; {self.executor.capacity_message()}; {describe_load()}"
 
-    def _item_timeout(self, pending: _PendingItem) -> float:
-        if self.deadline is not None:
-            return self.deadline
-        durations, size = self.durations.get(pending.item.affinity_key, _Durations()), pending.item.size
-        minimum = MIN_TASKS_DEADLINE if size and durations.task is not None else MIN_DEADLINE
-        return max(minimum, DEADLINE_FACTOR * durations.expected(size)) * pending.timeout_growth
+    def _timeout(self, pending: _PendingItem) -> float:
+        return self.deadlines.timeout(pending.item, pending.timeout_growth)
 
     def _retry(self, pending: _PendingItem, result: CallResult) -> None:
         """Queue a failed item again, or give it up."""

@@ -187,7 +187,7 @@ def test_a_piece_that_hangs_is_taken_from_its_worker(monkeypatch):
 
 
 def test_the_deadline_follows_the_slowest_so_far(monkeypatch, clock):
-    monkeypatch.setattr(pool_module, "MIN_TASKS_DEADLINE", 0.1)
+    monkeypatch.setattr("benchmark.cluster.deadlines.MIN_TASKS_DEADLINE", 0.1)
     executor = ScriptedExecutor({("z", 0): ScriptedExecutor.HANG})
     pool, retries = Pool(executor, 1), []
     start = clock.now
