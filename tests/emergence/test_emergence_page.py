@@ -88,7 +88,9 @@ def full_row(point: CurvePoint) -> str:
     assert use is not None
     assert merges is not None
     solved = "" if use.solved is None else f"{100 * use.solved:.1f}"
-    signed = [f"{e.value:+.3f}".replace("0.", ".", 1) if e else "" for e in (rotation.delta, rotation.pose_delta, use.use)]
+    signed = [
+        f"{e.value:+.3f}".replace("0.", ".", 1) if e else "" for e in (rotation.delta, rotation.pose_delta, use.use)
+    ]
     cells = [
         f"{point.tasks:,}", f"{100 * point.accuracy.shown.value:.1f}", f"{point.distinct:.3f}".replace("0.", ".", 1),
         figure(rotation.skill), *signed[:2], solved, signed[2],
