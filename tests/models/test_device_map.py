@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -110,9 +111,10 @@ def test_a_run_gives_the_same_files_in_the_same_folder(tiny_folder, quick, undis
 
 def test_an_edit_goes_to_the_device_of_its_block():
     hidden = torch.zeros(2, 3, 4, dtype=torch.float64)
-    hooks = PassHooks(0, site=1, values=torch.ones(2, 4, device="meta"))
-    with pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):  # a copy to the block's device
-        hooks.apply(1, hidden)
+    values = Mock(wraps=torch.ones(2, 4))
+    edited = PassHooks(0, site=1, values=values).apply(1, hidden)
+    values.to.assert_called_once_with(hidden)  # to the device and the dtype of the block
+    assert edited.tolist() == [[[0.0] * 4, [0.0] * 4, [1.0] * 4]] * 2
 
 
 def test_the_api_takes_a_mapping(tiny_folder):
