@@ -40,7 +40,7 @@ from benchmark.runner.plan import Job, Shard, plan, plan_dependent
 from benchmark.tasks.prompt_template import LENGTH_FACTOR, PromptTemplate, build_prompt_template, render_prompts
 from benchmark.tasks.prompts import prompt_ids
 from benchmark.tasks.stage import GENERATED
-from benchmark.tasks.suite import test_tasks
+from benchmark.tasks.suite import limit_test_tasks, test_tasks
 from karel_env.dialects import program_texts
 from karel_env.features import class_counts
 from karel_env.recipe import Tasks
@@ -113,7 +113,7 @@ def check_fits(job: Job, protocol: Protocol, measurements: Sequence[Measurement]
         tokenizer = HuggingFaceModel.load_tokenizer(job.checkpoint)
         check_architecture(job.checkpoint)
     # The first tasks of a suite do not depend on how many there are.
-    sample = test_tasks(replace(job.suite, tasks=min(NUM_PREFLIGHT_TASKS, job.suite.tasks), sha256=""))
+    sample = test_tasks(limit_test_tasks(job.suite, NUM_PREFLIGHT_TASKS))
     template = (
         build_prompt_template(job.suite, job.generation.track, tokenizer)
         if job.prompt_template is None

@@ -83,9 +83,9 @@ class Run:
     def __init__(self, config: RunConfig, checkpoint: Checkpoint) -> None:
         self.config, self.checkpoint = config, checkpoint
         self.protocol = config.protocol if config.limit is None else limit_protocol(config.protocol)
-        self.full_suite = full_suite = load_suite(config.suite, config.seed)
-        self.tasks_digest = full_suite.sha256 or hash_tasks(test_tasks(full_suite))
-        limited_suite = limit_suite(limit_test_tasks(full_suite, config.test_tasks), config.limit)
+        self.full_suite = load_suite(config.suite, config.seed)
+        self.tasks_digest = self.full_suite.sha256 or hash_tasks(test_tasks(self.full_suite))
+        limited_suite = limit_suite(limit_test_tasks(self.full_suite, config.test_tasks), config.limit)
         self.suite = set_prompts(limited_suite, config.num_fewshot, config.dialect)
         if config.batch is not None:
             self.suite = replace(self.suite, batch=config.batch)
@@ -229,13 +229,13 @@ class Run:
             reasons.append(f"--limit {config.limit}")
         if config.test_tasks is not None:
             reasons.append(f"--test-tasks {config.test_tasks}")
-        if config.batch is not None and config.batch != load_suite(config.suite).batch:
+        if config.batch is not None and config.batch != self.full_suite.batch:
             reasons.append(f"--batch-size {config.batch}")
         if has_halved_batch:
             reasons.append("a batch was halved where memory was short")
-        if not load_suite(config.suite, config.seed).sha256:
+        if not self.full_suite.sha256:
             reasons.append("the suite's test set is not the pinned one")
-        elif not load_suite(config.suite).official:
+        elif not self.full_suite.official:
             reasons.append(f"suite {self.suite.name} is never official")
         if config.protocol != STANDARD:
             reasons.append("the settings of the probes are not those of the protocol")

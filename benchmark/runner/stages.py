@@ -166,11 +166,11 @@ class RunStages:
         self._drain(
             affinity_key, work,
             [(s.name, s, s.stop - s.start, f"evaluating: {s.stage.describe(job.random_inits)}") for s in remaining],
-            [s.stop - s.start for s in remaining],
+            steps_are_tasks=True,
         )  # fmt: skip
 
     def _drain(
-        self, affinity_key: str, work: Any, items: Sequence[tuple[str, Any, int, str]], sizes: Sequence[int] = ()
+        self, affinity_key: str, work: Any, items: Sequence[tuple[str, Any, int, str]], steps_are_tasks: bool = False
     ) -> None:
         """Compute items (name, payload, steps, words). An item may take minutes, so the words are those of the next one.
 
@@ -178,17 +178,17 @@ class RunStages:
             affinity_key: see `WorkItem`.
             work: see `WorkItem`.
             items: the items.
-            sizes: see `WorkItem.size`; all 0 if empty.
+            steps_are_tasks: whether the steps of an item are its `WorkItem.size`; else it has none.
         """
         if items:
             self.progress.advance(0, items[0][-1])
         following = [words for *_, words in (*items[1:], *items[-1:])]
         self.backend.pool.drain(
             [
-                self._work_item(name, EVALUATION, affinity_key, work, payload, steps, words, size)
-                for (name, payload, steps, _), words, size in zip(
-                    items, following, sizes or [0] * len(items), strict=True
+                self._work_item(
+                    name, EVALUATION, affinity_key, work, payload, steps, words, steps if steps_are_tasks else 0
                 )
+                for (name, payload, steps, _), words in zip(items, following, strict=True)
             ]
         )
 
