@@ -297,7 +297,7 @@ def _calibrate_seed(path: Path, suite: Suite, protocol: Protocol, seed: int, pro
     stored = _read_cells(path)
     if stored is not None:
         return stored
-    progress.start(f"calibrating: seed {seed}, pseudo-models", None)
+    progress.start(f"calibrating: seed {seed}, pseudo-models")
 
     def on_cell(cell: Cell) -> None:
         progress.write(f"seed {cell['seed']}: {cell['pseudo-model']}: {cell['found']} ({cell['seconds']:.0f} s)")

@@ -239,7 +239,7 @@ def _showing(description: str) -> Iterator[None]:
     from rich.console import Console
 
     progress = PlainProgress(Console(stderr=True, highlight=False))
-    progress.start(description, None)
+    progress.start(description)
     with progress.displayed():
         yield
 

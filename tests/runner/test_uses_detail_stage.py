@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from quick_protocol import QUICK
+from silent_progress import Silent
 from whole_runs import HELPERS, at_commit
 
 from benchmark.artifacts import MAX_BYTES
@@ -61,14 +62,6 @@ def allow_unsolved(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
         detail_pieces.DetailCollector, "_solves", lambda *arguments: np.ones_like(real(*arguments), dtype=bool)
     )
-
-
-class Silent:
-    def start(self, description: str, total: int | None = None, completed: int = 0) -> None: ...
-
-    def advance(self, steps: int, description: str | None = None) -> None: ...
-
-    def write(self, message: str) -> None: ...
 
 
 def prepare(model: Path, out: Path) -> Run:
