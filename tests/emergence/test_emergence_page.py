@@ -31,11 +31,19 @@ def row(order: Order, points: Sequence[CurvePoint]) -> str:
         figure(last.use.use, last.use.verdict),
         figure(last.merges.merges),
     ]
-    return f"| {' | '.join(cells)} |".replace("|  |", "| |")
+    return table_row(cells)
+
+
+def table_row(cells: Sequence[str]) -> str:
+    return " ".join(["|", *(f"{cell} |" if cell else "|" for cell in cells)])
+
+
+def decimal(value: float, sign: str = "") -> str:
+    return f"{value:{sign}.3f}".replace("0.", ".", 1)
 
 
 def figure(estimate: Estimate, verdict: str = "") -> str:
-    return f"{estimate.value:.3f} {verdict}".replace("0.", ".", 1).rstrip()
+    return f"{decimal(estimate.value)} {verdict}".rstrip()
 
 
 def thousands(value: float | None) -> str:
@@ -88,15 +96,14 @@ def full_row(point: CurvePoint) -> str:
     assert use is not None
     assert merges is not None
     solved = "" if use.solved is None else f"{100 * use.solved:.1f}"
-    signed = [
-        f"{e.value:+.3f}".replace("0.", ".", 1) if e else "" for e in (rotation.delta, rotation.pose_delta, use.use)
-    ]
+    delta, pose_delta, edited = (
+        decimal(e.value, "+") if e else "" for e in (rotation.delta, rotation.pose_delta, use.use)
+    )
     cells = [
-        f"{point.tasks:,}", f"{100 * point.accuracy.shown.value:.1f}", f"{point.distinct:.3f}".replace("0.", ".", 1),
-        figure(rotation.skill), *signed[:2], solved, signed[2],
-        figure(merges.merges) if merges.merges else "", f"{merges.agreement:.3f}".replace("0.", ".", 1),
+        f"{point.tasks:,}", f"{100 * point.accuracy.shown.value:.1f}", decimal(point.distinct), figure(rotation.skill),
+        delta, pose_delta, solved, edited, figure(merges.merges) if merges.merges else "", decimal(merges.agreement),
     ]  # fmt: skip
-    return f"| {' | '.join(cells)} |".replace("|  |", "| |").replace("|  |", "| |")
+    return table_row(cells)
 
 
 def test_the_page_has_the_series_of_the_papers_task() -> None:
@@ -113,7 +120,7 @@ def test_the_page_has_the_conclusion_of_each_recipe(recipe: str) -> None:
     conclusion = order.conclusions[f"{DELTA} - {USE}"]
     halves = [f"{half(order, name)} {interval(order.half[name])}".rstrip() for name in (DELTA, USE)]
     cells = [f"`{recipe}`, {len(series)} series", *halves, difference(order), conclusion]
-    assert f"| {' | '.join(cells)} |".replace("|  |", "| |") in PAGE
+    assert table_row(cells) in PAGE
 
 
 def interval(value: Estimate | None) -> str:
