@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from benchmark.causal.verdict import MARGIN
 from benchmark.emergence.axis import Axis
 from benchmark.emergence.order import Order
 from benchmark.emergence.point import CurvePoint
@@ -21,16 +23,37 @@ from benchmark.emergence.report import SeriesReport
 from benchmark.probing.figures import BLUE, GREY, ORANGE, save_figures, titled_figure
 from benchmark.probing.full_grid import FUTURE
 from benchmark.probing.semantic_content import CONTENT_DEPTHS
+from benchmark.probing.version4.rotation_protocol import ROTATION_STANDARD
 from benchmark.statistics import Estimate
 
 GREEN = "#009e73"
 PHASE_NAMES = ("babbling", "syntax", "semantics")
 FIGURE_STEM = "emergence"
-PERPLEXITY = "perplexity per token; mean program length"
 PANEL_HEIGHT, NUM_TICKS = 2.1, 5
 MIN_PHASE_WIDTH = 0.15
 """Smallest share of a panel's width at which a phase is named in it."""
 Curve = Callable[[CurvePoint], float | Estimate | None]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One panel of the figure.
+
+    Attributes:
+        title: written above it.
+        curves: what is drawn, by label; at most three.
+        levels: horizontal reference lines, which the axis contains: 0, and the bound of a first crossing.
+        is_log: whether the vertical axis is logarithmic.
+    """
+
+    title: str
+    curves: Mapping[str, Curve]
+    levels: tuple[float, ...] = ()
+    is_log: bool = False
+
+    def has_value(self, points: Sequence[CurvePoint]) -> bool:
+        """Whether a curve is defined at one of the points."""
+        return any(curve(point) is not None for curve in self.curves.values() for point in points)
 
 
 def point_columns(point: CurvePoint) -> dict[str, float | str | None]:
@@ -84,97 +107,101 @@ def write_figure(
     return save_figures({FIGURE_STEM: partial(_draw_figure, name, series, report)}, folder)
 
 
-def list_panels() -> list[tuple[str, dict[str, Curve]]]:
-    """Title and curves of every panel; those without a value are not drawn."""
+def list_panels() -> list[Panel]:
+    """Every panel; those without a value are not drawn."""
     content: dict[str, Curve] = {depth: partial(_content, depth) for depth in CONTENT_DEPTHS}
     ahead: dict[str, Curve] = {f"+{k}": partial(_ahead, k) for k in FUTURE}
     return [
-        ("accuracy on test tasks", {"shown": lambda p: p.accuracy.shown, "held-out": lambda p: p.accuracy.held_out}),
-        (
+        Panel(
+            "accuracy on test tasks", {"shown": lambda p: p.accuracy.shown, "held-out": lambda p: p.accuracy.held_out}
+        ),
+        Panel(
             "valid and distinct programs / test tasks",
             {"valid": lambda p: p.accuracy.valid, "distinct": lambda p: p.distinct},
         ),
-        (
+        Panel(
             "delta of rotation, pose delta (protocol 4)",
             {
                 "delta": lambda p: p.rotation and p.rotation.delta,
                 "pose delta": lambda p: p.rotation and p.rotation.pose_delta,
             },
+            (0.0, ROTATION_STANDARD.margin),
         ),
-        (
+        Panel(
             "use of the rotation",
             {"use": lambda p: p.use and p.use.use, "steered - largest control": lambda p: p.use and p.use.margin},
+            (0.0, MARGIN),
         ),
-        (
+        Panel(
             "merges, and agreement with the exact posterior",
             {
                 "merges": lambda p: p.merges and p.merges.merges,
                 "its floor": lambda p: p.merges and p.merges.floor,
                 "agreement": lambda p: p.merges and p.merges.agreement,
             },
+            (0.0,),
         ),
-        ("semantic content (paper)", content),
-        (
+        Panel("semantic content (paper)", content),
+        Panel(
             "delta of facing (protocol 3)",
             {"delta": lambda p: p.delta, "mdl_delta (bits per label)": lambda p: p.mdl_delta},
+            (0.0,),
         ),
-        (
-            PERPLEXITY,
+        Panel(
+            "perplexity per token; mean program length",
             {
                 "perplexity": lambda p: p.perplexity,
                 "generated": lambda p: p.accuracy.mean_words if p.perplexity else None,
                 "reference": lambda p: p.reference_words,
             },
+            is_log=True,
         ),
-        ("delta of future states (protocol 3)", ahead),
+        Panel("delta of future states (protocol 3)", ahead, (0.0,)),
     ]
 
 
 def _draw_figure(name: str, series: Mapping[str, Sequence[CurvePoint]], report: SeriesReport) -> Figure:
     points, axis, phases = [point for part in series.values() for point in part], report.axis, report.phases.values()
-    panels = [
-        (title, curves)
-        for title, curves in list_panels()
-        if any(curve(point) is not None for curve in curves.values() for point in points)
-    ]
+    panels = [panel for panel in list_panels() if panel.has_value(points)]
     order = report.order if report.order is not None and any(report.order.half.values()) else None
     count = len(panels) + (order is not None)
     num_rows = -(-count // 2)
     lengths = [str(length) for length in sorted({len(part) for part in series.values()})]
+    bounds = "; dashed horizontal lines are the bounds of first crossings" if any(p.levels[1:] for p in panels) else ""
     dotted = "; dotted lines separate babbling, syntax and semantics acquisition (mean over series)" if phases else ""
     figure = titled_figure(
         PANEL_HEIGHT * num_rows + 0.9,
         f"{name}: training dynamics, {len(series)} series of {' or '.join(lengths)} checkpoints",
-        f"Thin lines are series, thick lines their mean{dotted}.",
+        f"Thin lines are series, thick lines their mean{bounds}{dotted}.",
     )
     grid = figure.subplots(num_rows, 2, sharex=True, squeeze=False)
     edges = [float(np.mean([getattr(of_run, edge) for of_run in phases])) for edge in ("babbling", "syntax") if phases]
-    for panel, (title, curves) in zip(grid.flat, panels, strict=False):
-        _draw_panel(panel, title, curves, series, axis)
+    for axes, panel in zip(grid.flat, panels, strict=False):
+        _draw_panel(axes, panel, series, axis)
         for edge in edges:
-            panel.axvline(edge, color=GREY, ls=":", lw=0.9)
+            axes.axvline(edge, color=GREY, ls=":", lw=0.9)
     if edges:
         _label_phases(grid[0, 0], [0.0, *edges, max(axis.values(part)[-1] for part in series.values())])
     if order is not None:
         _draw_half_points(grid.flat[len(panels)], order)
-    for panel in grid.flat[count:]:
-        panel.set_axis_off()
-    for panel in grid.flat[max(0, count - 2) : count]:
-        panel.set_xlabel(axis.label)
-        panel.tick_params(labelbottom=True)
+    for axes in grid.flat[count:]:
+        axes.set_axis_off()
+    for axes in grid.flat[max(0, count - 2) : count]:
+        axes.set_xlabel(axis.label)
+        axes.tick_params(labelbottom=True)
     return figure
 
 
-def _draw_half_points(panel: Axes, order: Order) -> None:
+def _draw_half_points(axes: Axes, order: Order) -> None:
     """Where each figure reaches half of its final value, with its interval; an arrow to the left where that is at most."""
     half = {name: estimate for name, estimate in order.half.items() if estimate is not None}
     for row, (name, estimate) in enumerate(half.items()):
-        panel.plot([2**estimate.low, 2**estimate.high], [row, row], color=BLUE, lw=1.6)
-        panel.plot([2**estimate.value], [row], "<" if order.num_latest[name] else "o", color=BLUE, ms=5)
-    panel.set_yticks(range(len(half)), list(half), fontsize=7)
-    panel.set_ylim(len(half) - 0.5, -0.5)
+        axes.plot([2**estimate.low, 2**estimate.high], [row, row], color=BLUE, lw=1.6)
+        axes.plot([2**estimate.value], [row], "<" if order.num_latest[name] else "o", color=BLUE, ms=5)
+    axes.set_yticks(range(len(half)), list(half), fontsize=7)
+    axes.set_ylim(len(half) - 0.5, -0.5)
     bounds = ", <: at most" if any(order.num_latest[name] for name in half) else ""
-    panel.set_title(f"half of the final value, 95% interval{bounds}", loc="left", fontsize=8)
+    axes.set_title(f"half of the final value, 95% interval{bounds}", loc="left", fontsize=8)
 
 
 def _content(depth: str, point: CurvePoint) -> Estimate | None:
@@ -185,40 +212,40 @@ def _ahead(offset: int, point: CurvePoint) -> Estimate | None:
     return point.future.get(offset)
 
 
-def _draw_panel(
-    panel: Axes, title: str, curves: Mapping[str, Curve], series: Mapping[str, Sequence[CurvePoint]], axis: Axis
-) -> None:
+def _draw_panel(axes: Axes, panel: Panel, series: Mapping[str, Sequence[CurvePoint]], axis: Axis) -> None:
     styles = ("-", "--", "-.")
-    for (label, curve), colour, line in zip(curves.items(), (BLUE, ORANGE, GREEN), styles, strict=False):
+    for (label, curve), colour, line in zip(panel.curves.items(), (BLUE, ORANGE, GREEN), styles, strict=False):
         by_training: dict[float, list[float]] = {}
         for points in series.values():
             raw_values = [curve(point) for point in points]
             values = [np.nan if v is None else v.value if isinstance(v, Estimate) else v for v in raw_values]
             training = axis.values(points)
-            panel.plot(training, values, color=colour, lw=0.5, alpha=0.6, ls=line)
+            axes.plot(training, values, color=colour, lw=0.5, alpha=0.6, ls=line)
             for x, value in zip(training, values, strict=True):
                 by_training.setdefault(float(x), []).append(value)
         # The mean is taken where every series has a checkpoint.
         common = sorted(x for x, values in by_training.items() if len(values) == len(series))
-        panel.plot(common, [np.mean(by_training[x]) for x in common], color=colour, lw=1.6, ls=line, label=label)
-    _scale_training(panel, series, axis)
-    if title == PERPLEXITY:
-        panel.set_yscale("log")
-        panel.yaxis.set_major_formatter("{x:g}")
-    panel.set_title(title, loc="left", fontsize=8)
-    panel.legend(fontsize=7, loc="best")
-    panel.margins(x=0.01)
+        axes.plot(common, [np.mean(by_training[x]) for x in common], color=colour, lw=1.6, ls=line, label=label)
+    _scale_training(axes, series, axis)
+    for level in panel.levels:
+        axes.axhline(level, color=GREY, lw=0.6, ls="--" if level else "-", zorder=0)
+    if panel.is_log:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+    axes.set_title(panel.title, loc="left", fontsize=8)
+    axes.legend(fontsize=7, loc="best")
+    axes.margins(x=0.01)
 
 
-def _scale_training(panel: Axes, series: Mapping[str, Sequence[CurvePoint]], axis: Axis) -> None:
+def _scale_training(axes: Axes, series: Mapping[str, Sequence[CurvePoint]], axis: Axis) -> None:
     """A logarithmic axis that begins with 0, if the axis is of training."""
     positive = [x for points in series.values() for x in axis.values(points) if x > 0]
     if not axis.has_zero_start or not positive:
         return
-    panel.set_xscale("symlog", base=2, linthresh=min(positive), linscale=0.5)
+    axes.set_xscale("symlog", base=2, linthresh=min(positive), linscale=0.5)
     ticks = [0.0, *np.geomspace(min(positive), max(positive), NUM_TICKS)]
-    panel.set_xticks(ticks, [_short_number(tick) for tick in ticks], fontsize=7)
-    panel.minorticks_off()
+    axes.set_xticks(ticks, [_short_number(tick) for tick in ticks], fontsize=7)
+    axes.minorticks_off()
 
 
 def _short_number(value: float) -> str:
@@ -229,12 +256,12 @@ def _short_number(value: float) -> str:
     return f"{float(f'{value:.2g}'):g}"
 
 
-def _label_phases(panel: Axes, edges: Sequence[float]) -> None:
-    """Write each phase's name between its edges if the phase is wide enough on the panel."""
-    position = panel.transScale.transform([(edge, 0.5) for edge in edges])[:, 0]
+def _label_phases(axes: Axes, edges: Sequence[float]) -> None:
+    """Write each phase's name between its edges if the phase is wide enough on the axes."""
+    position = axes.transScale.transform([(edge, 0.5) for edge in edges])[:, 0]
     for name, number in zip(PHASE_NAMES, range(len(PHASE_NAMES)), strict=True):
         left, right = position[number], position[number + 1]
         if right - left > MIN_PHASE_WIDTH * (position[-1] - position[0]):
-            middle = panel.transScale.inverted().transform(((left + right) / 2, 0.5))[0]
-            panel.text(middle, 0.02, name, ha="center", va="bottom", fontsize=7, color=GREY,
-                       transform=panel.get_xaxis_transform())  # fmt: skip
+            middle = axes.transScale.inverted().transform(((left + right) / 2, 0.5))[0]
+            axes.text(middle, 0.02, name, ha="center", va="bottom", fontsize=7, color=GREY,
+                      transform=axes.get_xaxis_transform())  # fmt: skip
