@@ -28,6 +28,7 @@ from baselines.selective_scan import install_selective_scan
 from baselines.tokenizer import PAD, build_tokenizer, cell_pairs, vocabulary
 from benchmark.command import note_results_kept
 from benchmark.environment import gpu_name, package_versions, processor_name
+from benchmark.models.json_files import TRAINING_FILE
 from benchmark.runner.plain_progress import MAX_SECONDS as MAX_SILENT_SECONDS
 from benchmark.tasks.suite import load_suite
 from benchmark.tasks.task_sets import TaskSets
@@ -253,7 +254,7 @@ class Trainer:
             new = folder if folder == self.folder else folder.with_name(f"{folder.name}.new")
             deepcopy(self.raw_model).to(torch.bfloat16).save_pretrained(new)  # type: ignore[operator]
             build_recipe_tokenizer(self.recipe).save_pretrained(new)
-            (new / "training.json").write_text(json.dumps(self.describe(), indent=1) + "\n")
+            (new / TRAINING_FILE).write_text(json.dumps(self.describe(), indent=1) + "\n")
             if new != folder:
                 new.rename(folder)
         self.accelerator.wait_for_everyone()

@@ -19,6 +19,7 @@ from benchmark.cli.fields import model_option, suite_option
 from benchmark.cli.model_spec import DEFAULT_MODEL, expand_models
 from benchmark.cli.options import LimitOptions, open_backend
 from benchmark.cli.run_options import EvaluationOptions, resolve, run_config
+from benchmark.cli.suite_note import note_trained_suite
 from benchmark.command import run_command, silence_libraries
 from benchmark.errors import BenchmarkError, UsageError
 from benchmark.probing.protocol import STANDARD, STANDARD_GRID, Protocol
@@ -115,6 +116,7 @@ def evaluate_model(options: RunOptions, model: str, command: str, protocol: Prot
     run = Run(replace(config, measurements=selected, preview=is_preview, probes=probes), checkpoint)
     record = run.finished_record()
     if record is None or options.dry_run:
+        note_trained_suite(checkpoint, run.suite)
         estimate = check_fits(run.job, run.protocol, run.measurements())
         processes = (
             default_processes(options.device, estimate.model_bytes, estimate.available_bytes)

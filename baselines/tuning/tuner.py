@@ -24,6 +24,7 @@ from benchmark.environment import gpu_name, package_versions, processor_name
 from benchmark.errors import ModelError, UsageError
 from benchmark.models.architecture import build_untrained_copy, cast_weights, load_stored_model
 from benchmark.models.checkpoint import Checkpoint
+from benchmark.models.json_files import TRAINING_FILE
 from benchmark.models.tokenizer import load_tokenizer
 from benchmark.runner.plain_progress import MAX_SECONDS as MAX_SILENT_SECONDS
 from benchmark.tasks.suite import load_suite
@@ -36,7 +37,7 @@ WEIGHT_DECAY, BETAS, MAX_NORM = 0.01, (0.9, 0.95), 1.0
 LORA_SCALE = 2
 """Factor of a low-rank update, `lora_alpha` divided by the rank."""
 LOG_INTERVAL = 10
-STATE_FILE, TRAINING_FILE = "state.safetensors", "training.json"
+STATE_FILE = "state.safetensors"
 PACKAGES = ("torch", "transformers", "peft", "numpy")
 INSTALL_PEFT = "pip install 'karel-semantics-benchmark[tune]'"
 

@@ -23,6 +23,7 @@ from benchmark.board.sections.decoding import decoding_rows
 from benchmark.board.tables import format_p, format_percent
 from benchmark.errors import SubmissionError
 from benchmark.files import read_json, read_rows
+from benchmark.models.json_files import TRAINING_FILE
 from benchmark.probing.control_gap import overall_skill
 from benchmark.probing.diagnostics import CONTROL_LABELS
 from benchmark.probing.figure_data import LAYER_MAPS, format_range, select_budget_curve, select_layer_map
@@ -327,7 +328,7 @@ def _charts(folder: Path, record: Record) -> list[Chart]:
 def read_training_log(folder: Path) -> list[tuple[float, float]]:
     """Read (step, loss) pairs from a submission's `training.json`; empty if the file is missing or invalid."""
     try:
-        log = read_json(folder / "training.json")["log"]
+        log = read_json(folder / TRAINING_FILE)["log"]
         losses = [(float(entry["step"]), float(entry["loss"])) for entry in log if "loss" in entry]
     except (SubmissionError, ValueError, TypeError, KeyError):
         return []

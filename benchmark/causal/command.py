@@ -27,6 +27,7 @@ from benchmark.cli.fields import (
 )
 from benchmark.cli.model_spec import read_model
 from benchmark.cli.options import BackendOptions, resolve_device
+from benchmark.cli.suite_note import note_trained_suite
 from benchmark.command import make_folder, run_command, silence_libraries
 from benchmark.errors import ModelError, UsageError
 
@@ -94,6 +95,7 @@ def execute(options: CausalOptions) -> int:
     suite = load_suite(options.suite)
     derive_pairs(suite)
     checkpoint = open_checkpoint(ModelSpec.parse(spec))
+    note_trained_suite(checkpoint, suite)
     start = time.process_time()
     with show_progress() as progress:
         measured = measure_model(checkpoint, suite, options, device, progress.start)

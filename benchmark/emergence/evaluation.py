@@ -11,6 +11,7 @@ from rich.console import Console
 from benchmark.cli.dtype_note import note_slow_dtype
 from benchmark.cli.options import open_backend, resolve_device, resolve_output_dir
 from benchmark.cli.progress import RichProgress
+from benchmark.cli.suite_note import note_trained_suite
 from benchmark.cluster.process_executor import default_processes
 from benchmark.command import make_folder
 from benchmark.emergence.checkpoint_run import CheckpointRun
@@ -94,6 +95,7 @@ def _measure_all(
     """The points of each series, and the errors of checkpoints that have none; writes `NAME.json` after each point."""
     runs = {name: [_open_run(options, moment, device, out) for moment in part] for name, part in series.items()}
     first = next(iter(runs.values()))[0]
+    note_trained_suite(first.checkpoint, first.suite)
     estimate = check_fits(first.job, first.protocol, first.measurements())
     single_threaded = options.threads == 1
     processes = default_processes(device, estimate.model_bytes, estimate.available_bytes) if single_threaded else 0

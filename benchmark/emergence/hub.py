@@ -105,8 +105,8 @@ def write_layout(
 
 def _copy_files(source: Path, target: Path) -> None:
     """Copy configuration, weights, tokenizer and training settings; paths of this machine are reduced to their last part."""
-    from benchmark.emergence.series import TRAINER_FILE, TRAINING_FILE
     from benchmark.models.checkpoint import FILE_PATTERNS
+    from benchmark.models.json_files import TRAINER_FILE, TRAINING_FILE
     from benchmark.runner.redaction import redact_json_paths
 
     for path in sorted({path for pattern in FILE_PATTERNS for path in source.glob(pattern) if path.is_file()}):

@@ -11,10 +11,10 @@ import yaml
 from tabulate import tabulate
 
 from benchmark.emergence.point import CurvePoint
-from benchmark.emergence.series import TRAINING_FILE, SeriesCheckpoint
+from benchmark.emergence.series import SeriesCheckpoint
 from benchmark.installation.project import REPOSITORY, project_urls
 from benchmark.models.architecture import REGISTERING_MODULES
-from benchmark.models.json_files import CONFIG_FILE, read_json
+from benchmark.models.json_files import CONFIG_FILE, TRAINING_FILE, read_json
 from benchmark.statistics import Estimate, in_percent
 
 TAGS = ("karel", "program-synthesis", "training-dynamics", "interpretability")

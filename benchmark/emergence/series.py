@@ -18,9 +18,8 @@ from benchmark.cli.model_spec import expand_models, read_model
 from benchmark.errors import UsageError
 from benchmark.models.checkpoint import Checkpoint, open_checkpoint
 from benchmark.models.interface import DEFAULT_LOAD_OPTIONS, LoadOptions, ModelSpec, folder_order
-from benchmark.models.json_files import CONFIG_FILE
+from benchmark.models.json_files import CONFIG_FILE, TRAINER_FILE, TRAINING_FILE
 
-TRAINING_FILE, TRAINER_FILE = "training.json", "trainer_state.json"
 LAYOUTS = ("checkpoints/step-*", "checkpoint-*")
 """Where the checkpoints of a training are: of `karel-bench train`, of a Trainer."""
 STEP_IN_NAME = re.compile(r"(?:step|checkpoint|iter(?:ation)?)[-_]?(\d+)", re.IGNORECASE)

@@ -25,6 +25,7 @@ from benchmark.cli.fields import (
 )
 from benchmark.cli.model_spec import read_model
 from benchmark.cli.options import resolve_device
+from benchmark.cli.suite_note import note_trained_suite
 from benchmark.command import make_folder, note_results_kept, run_command, silence_libraries
 from benchmark.errors import ModelError, UsageError
 from benchmark.tasks.prompt_template import TRACKS, TRAINED
@@ -82,6 +83,7 @@ def execute(options: LayersOptions) -> int:
     if not checkpoint.has_hidden_states:
         raise ModelError(f"{spec}: has no hidden states; expected a language model")
     suite, protocol = load_suite(options.suite), rotation_protocol(options.track)
+    note_trained_suite(checkpoint, suite)
     job = Job(
         suite, checkpoint, options.dtype, device, 1, threads=options.threads,
         generation=GenerationOptions(track=options.track),

@@ -27,6 +27,7 @@ from benchmark.cli.fields import (
 )
 from benchmark.cli.model_spec import read_model
 from benchmark.cli.options import resolve_device
+from benchmark.cli.suite_note import note_trained_suite
 from benchmark.command import make_folder, run_command, silence_libraries
 from benchmark.errors import UsageError
 from karel_env.command import integer
@@ -95,6 +96,7 @@ def execute(options: LengthOptions) -> int:
     suite = load_suite(options.suite)
     check_suite(suite)
     checkpoint = open_checkpoint(ModelSpec.parse(spec))
+    note_trained_suite(checkpoint, suite)
     factors = [2**i for i in range(options.longest.bit_length()) if 2**i <= options.longest]
     settings = LengthSettings(
         factors, options.prompts, tuple(range(options.seeds)), options.tasks, options.prefix_tasks

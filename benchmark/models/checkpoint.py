@@ -34,7 +34,7 @@ from benchmark.models import custom, hub
 from benchmark.models.devices.device_map import DeviceMap
 from benchmark.models.formats import list_local_names, missing_config_error, missing_weights_error, refuse_adapter
 from benchmark.models.interface import DEFAULT_LOAD_OPTIONS, LoadOptions, ModelSpec
-from benchmark.models.json_files import CONFIG_FILE, read_config
+from benchmark.models.json_files import CONFIG_FILE, TRAINING_FILE, read_config
 from benchmark.models.weights import count_parameters, list_weight_files, read_stored_tensors
 from karel_env.command import nearest
 from karel_env.shadowing import shadowing_message
@@ -240,7 +240,7 @@ def _digest_files(folder: Path, patterns: Sequence[str]) -> str:
 
 EXCLUDED_FILES = (
     RECORD, STATUS, FRAME, REPRESENTS_RECORD, PREVIEW_RECORD, USES_RECORD, USES_DETAIL_RECORD, REACH_RECORD,
-    "training.json", "README.txt",
+    TRAINING_FILE, "README.txt",
 )  # fmt: skip
 """Files of a submission folder that are not part of its model, though their names are like those of one."""
 

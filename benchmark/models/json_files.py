@@ -9,6 +9,8 @@ from typing import Any
 from benchmark.errors import ModelError
 
 CONFIG_FILE = "config.json"
+TRAINING_FILE, TRAINER_FILE = "training.json", "trainer_state.json"
+"""What a training tells of itself beside its model: `karel-bench train`, and the Trainer of transformers."""
 MAX_BYTES = {CONFIG_FILE: 2_000_000}
 DEFAULT_MAX_BYTES = 200_000_000
 """A vocabulary of 200,000 tokens with its merges takes about 20 MB."""

@@ -20,6 +20,7 @@ from benchmark.artifacts import DESCRIPTION, FIGURES, MAX_BYTES, MAX_OTHER_BYTES
 from benchmark.errors import SubmissionError
 from benchmark.files import read_json, read_tensor_header, sanitize
 from benchmark.models.interface import LoadOptions
+from benchmark.models.json_files import TRAINING_FILE
 from benchmark.probing.protocol import STANDARD
 from benchmark.probing.state_source import CONTENT_HITS, DIAGNOSTICS
 from benchmark.runner.record import Record
@@ -30,12 +31,11 @@ from benchmark.submit.folder import CLOCK_SKEW, EARLIEST
 from benchmark.submit.schema import Submission, read_submission, validate_schema
 from benchmark.submit.screening import check_loading
 from benchmark.tasks.prompt_template import TRACKS
-from benchmark.tasks.suite import SUITE_FOLDER
+from benchmark.tasks.suite import suite_names
 
 MAX_SAMPLES, MAX_TEMPERATURE = 10_000, 100.0
 MAX_COUNT = 10**15
 SHA256_PATTERN = re.compile(r"[0-9a-f]{64}", re.ASCII)
-TRAINING_FILE = "training.json"
 TOLERANCE = 1e-9
 MAX_TEXT, MAX_LIST, MAX_MAPPING = 2_000, 5_000, 200
 """Maximal number of characters of a text, items of a list and entries of a mapping."""
@@ -64,7 +64,7 @@ def read_submitted_record(folder: Path) -> Record:
         SubmissionError: the file is not a record of an official run of a shipped suite with the current protocol.
     """
     record = validate_schema(Record, read_json(folder / RECORD, MAX_BYTES[RECORD]), RECORD)
-    suites = sorted(path.stem for path in SUITE_FOLDER.glob("*.yaml"))
+    suites = suite_names()
     if record.suite.name not in suites:
         raise SubmissionError(f"{RECORD}: suite {sanitize(record.suite.name)} is not one of {', '.join(suites)}")
     if not record.official or record.unofficial:

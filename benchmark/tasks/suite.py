@@ -87,6 +87,11 @@ class Suite:
         return [(start, min(start + self.shard, num_tasks)) for start in range(0, num_tasks, self.shard)]
 
 
+def suite_names() -> list[str]:
+    """Names of the shipped suites."""
+    return sorted(path.stem for path in SUITE_FOLDER.glob("*.yaml"))
+
+
 def load_suite(name_or_path: str, seed: int | None = None) -> Suite:
     """Load a shipped suite by name, or a custom suite by the path of its YAML file.
 
@@ -100,7 +105,7 @@ def load_suite(name_or_path: str, seed: int | None = None) -> Suite:
     is_custom = name_or_path.endswith((".yaml", ".yml"))
     path = Path(name_or_path) if is_custom else SUITE_FOLDER / f"{name_or_path}.yaml"
     if not path.is_file():
-        names = sorted(p.stem for p in SUITE_FOLDER.glob("*.yaml"))
+        names = suite_names()
         raise UsageError(
             f"--suite {name_or_path}: no such suite; use one of {', '.join(names)}, or the path of a .yaml file"
             f"{nearest(name_or_path, names)}"

@@ -20,9 +20,10 @@ from benchmark.board.markup import escape_markdown
 from benchmark.board.ranking import LeaderboardRow, RankingGroup
 from benchmark.errors import BenchmarkError
 from benchmark.files import read_json
+from benchmark.models.json_files import TRAINING_FILE
 from benchmark.statistics import Estimate, t_quantile
 
-TRAINING_FILE, MAX_BYTES = "training.json", 1_000_000
+MAX_BYTES = 1_000_000
 SAME_NETWORK = ("seed", "checkpoints", "spacing")
 """Entries of a recipe that two trainings of the same kind of network may differ in."""
 MIN_SEEDS, LEVEL = 2, 0.95

@@ -41,13 +41,14 @@ from benchmark.artifacts import (
 )
 from benchmark.errors import SubmissionError
 from benchmark.files import MAX_YAML_BYTES, parse_yaml, read_bytes, sanitize
+from benchmark.models.json_files import TRAINING_FILE
 from benchmark.submit.artifacts.locations import check_location
 from benchmark.submit.screening import WEIGHT_FILE
 
 EVIDENCE_FILES = (
     SAMPLES, PROBES, READINGS, ROTATION_EVIDENCE, CAUSAL_EVIDENCE, DETAIL_EVIDENCE, REACH_EVIDENCE,
 )  # fmt: skip
-OTHER_FILES = ("tokenizer.json", "training.json")
+OTHER_FILES = ("tokenizer.json", TRAINING_FILE)
 """Files of a model that may be artifacts besides weights; its configuration stays in the folder, where it is screened."""
 MAX_URLS, MAX_ARRAYS, MAX_TASKS = 50, 100, 100_000
 ENTRY = b"artifacts"

@@ -18,14 +18,13 @@ from benchmark.artifacts import DESCRIPTION, RECORD
 from benchmark.errors import BenchmarkError
 from benchmark.files import read_json, read_yaml
 from benchmark.models.interface import ModelSpec
-from benchmark.models.json_files import CONFIG_FILE
+from benchmark.models.json_files import CONFIG_FILE, TRAINER_FILE, TRAINING_FILE
 from benchmark.runner.record import Record
 from benchmark.runner.redaction import redact_paths
 from benchmark.submit.draft.model_card import NO_CARD, ModelCard, fetch_model_card, read_model_card
 from benchmark.submit.draft.questions import ALTERNATIVES, AUTHORS, DATA, FAMILY, LICENCE, find_questions
 from benchmark.tasks.prompt_template import FEWSHOT
 
-TRAINING_FILE, TRAINER_FILE = "training.json", "trainer_state.json"
 GIT_SECONDS = 5
 MAX_TRAINER_BYTES = 64_000_000
 

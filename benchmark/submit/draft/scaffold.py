@@ -20,11 +20,12 @@ from benchmark.errors import ModelError, SubmissionError, UsageError
 from benchmark.files import read_json
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import ModelSpec
+from benchmark.models.json_files import TRAINING_FILE
 from benchmark.runner.folder import RunFolder
 from benchmark.runner.record import Record
 from benchmark.runner.redaction import redact_json_paths, redact_paths
 from benchmark.submit.check_record import read_submitted_record
-from benchmark.submit.draft.known_entries import TRAINING_FILE, ModelFiles, find_known_entries
+from benchmark.submit.draft.known_entries import ModelFiles, find_known_entries
 from benchmark.submit.draft.questions import (
     ALTERNATIVES,
     AUTHORS,
