@@ -35,18 +35,22 @@ class PassHooks:
     def apply(self, index: int, hidden: torch.Tensor) -> torch.Tensor:
         """The activation `index` [B, width, D] after the edit or the clamp."""
         at = hidden.shape[1] - 1 - self.column
-        value = hidden[:, at]
-        if self.values is not None and index == self.site:
-            value = self.values.to(hidden)  # the block may be on another device than the prompts
-            self.fired += 1
-        elif self.ranges is not None and index > self.site:
-            value = clamp_to_range(value, self.ranges[index])
-        self.recorded.append(value.float().cpu())
-        if value is hidden[:, at] or (self.values is None and self.ranges is None):
+        changed = self._change(index, hidden[:, at])
+        self.recorded.append((hidden[:, at] if changed is None else changed).float().cpu())
+        if changed is None:
             return hidden
         hidden = hidden.clone()
-        hidden[:, at] = value
+        hidden[:, at] = changed
         return hidden
+
+    def _change(self, index: int, value: torch.Tensor) -> torch.Tensor | None:
+        """What replaces the activation `index` [B, D] at the token; None if it stays."""
+        if self.values is not None and index == self.site:
+            self.fired += 1
+            return self.values.to(value)  # the block may be on another device than the prompts
+        if self.ranges is not None and index > self.site:
+            return clamp_to_range(value, self.ranges[index])
+        return None
 
 
 def clamp_to_range(value: torch.Tensor, natural: Any) -> torch.Tensor:
