@@ -122,22 +122,25 @@ def list_panels() -> list[Panel]:
         Panel(
             "delta of rotation, pose delta (protocol 4)",
             {
-                "delta": lambda p: p.rotation and p.rotation.delta,
-                "pose delta": lambda p: p.rotation and p.rotation.pose_delta,
+                "delta": lambda p: p.rotation.delta if p.rotation else None,
+                "pose delta": lambda p: p.rotation.pose_delta if p.rotation else None,
             },
             (0.0, ROTATION_STANDARD.margin),
         ),
         Panel(
             "use of the rotation",
-            {"use": lambda p: p.use and p.use.use, "steered - largest control": lambda p: p.use and p.use.margin},
+            {
+                "use": lambda p: p.use.use if p.use else None,
+                "steered - largest control": lambda p: p.use.margin if p.use else None,
+            },
             (0.0, MARGIN),
         ),
         Panel(
             "merges, and agreement with the exact posterior",
             {
-                "merges": lambda p: p.merges and p.merges.merges,
-                "its floor": lambda p: p.merges and p.merges.floor,
-                "agreement": lambda p: p.merges and p.merges.agreement,
+                "merges": lambda p: p.merges.merges if p.merges else None,
+                "its floor": lambda p: p.merges.floor if p.merges else None,
+                "agreement": lambda p: p.merges.agreement if p.merges else None,
             },
             (0.0,),
         ),
