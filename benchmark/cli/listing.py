@@ -15,7 +15,7 @@ from benchmark.cli.declare import argument, option, parse_options
 from benchmark.command import run_command
 from benchmark.installation.paths import DEFAULT_MODEL, shipped_path, submissions_folder
 from benchmark.models.checkpoint import BASELINE_REGISTRY
-from benchmark.tasks.suite import SUITE_FOLDER
+from benchmark.tasks.suite import SUITE_FOLDER, suite_names
 
 WEIGHTS, RECORD = "*.safetensors", "record.json"
 Rows = list[tuple[str, str]]
@@ -25,7 +25,7 @@ SENTENCE_END = re.compile(r"(?<=\.)(?<! al\.) (?=[A-Z])")
 
 def list_suites() -> Rows:
     """Name and description of each shipped suite: what the first line of its file says."""
-    return [(path.stem, _first_comment(path)) for path in sorted(SUITE_FOLDER.glob("*.yaml"))]
+    return [(name, _first_comment(SUITE_FOLDER / f"{name}.yaml")) for name in suite_names()]
 
 
 def list_baselines() -> Rows:

@@ -15,15 +15,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmark.causal.verdict import MARGIN
 from benchmark.emergence.axis import Axis
-from benchmark.emergence.order import Order
-from benchmark.emergence.point import CurvePoint
+from benchmark.emergence.order import BOUNDS, Order
+from benchmark.emergence.point import DELTA, USE, CurvePoint
 from benchmark.emergence.report import SeriesReport
 from benchmark.probing.figures import BLUE, GREY, ORANGE, save_figures, titled_figure
 from benchmark.probing.full_grid import FUTURE
 from benchmark.probing.semantic_content import CONTENT_DEPTHS
-from benchmark.probing.version4.rotation_protocol import ROTATION_STANDARD
 from benchmark.statistics import Estimate
 
 GREEN = "#009e73"
@@ -42,13 +40,15 @@ class Panel:
     Attributes:
         title: written above it.
         curves: what is drawn, by label; at most three.
-        levels: horizontal reference lines, which the axis contains: 0, and the bound of a first crossing.
+        has_zero: whether 0 is drawn as a line, which the axis contains.
+        bound: bound of a first crossing, drawn likewise; None for no line.
         is_log: whether the vertical axis is logarithmic.
     """
 
     title: str
     curves: Mapping[str, Curve]
-    levels: tuple[float, ...] = ()
+    has_zero: bool = False
+    bound: float | None = None
     is_log: bool = False
 
     def has_value(self, points: Sequence[CurvePoint]) -> bool:
@@ -125,7 +125,8 @@ def list_panels() -> list[Panel]:
                 "delta": lambda p: p.rotation.delta if p.rotation else None,
                 "pose delta": lambda p: p.rotation.pose_delta if p.rotation else None,
             },
-            (0.0, ROTATION_STANDARD.margin),
+            has_zero=True,
+            bound=BOUNDS[DELTA],
         ),
         Panel(
             "use of the rotation",
@@ -133,7 +134,8 @@ def list_panels() -> list[Panel]:
                 "use": lambda p: p.use.use if p.use else None,
                 "steered - largest control": lambda p: p.use.margin if p.use else None,
             },
-            (0.0, MARGIN),
+            has_zero=True,
+            bound=BOUNDS[USE],
         ),
         Panel(
             "merges, and agreement with the exact posterior",
@@ -142,13 +144,13 @@ def list_panels() -> list[Panel]:
                 "its floor": lambda p: p.merges.floor if p.merges else None,
                 "agreement": lambda p: p.merges.agreement if p.merges else None,
             },
-            (0.0,),
+            has_zero=True,
         ),
         Panel("semantic content (paper)", content),
         Panel(
             "delta of facing (protocol 3)",
             {"delta": lambda p: p.delta, "mdl_delta (bits per label)": lambda p: p.mdl_delta},
-            (0.0,),
+            has_zero=True,
         ),
         Panel(
             "perplexity per token; mean program length",
@@ -159,7 +161,7 @@ def list_panels() -> list[Panel]:
             },
             is_log=True,
         ),
-        Panel("delta of future states (protocol 3)", ahead, (0.0,)),
+        Panel("delta of future states (protocol 3)", ahead, has_zero=True),
     ]
 
 
@@ -170,7 +172,11 @@ def _draw_figure(name: str, series: Mapping[str, Sequence[CurvePoint]], report: 
     count = len(panels) + (order is not None)
     num_rows = -(-count // 2)
     lengths = [str(length) for length in sorted({len(part) for part in series.values()})]
-    bounds = "; dashed horizontal lines are the bounds of first crossings" if any(p.levels[1:] for p in panels) else ""
+    bounds = (
+        "; dashed horizontal lines are the bounds of first crossings"
+        if any(panel.bound is not None for panel in panels)
+        else ""
+    )
     dotted = "; dotted lines separate babbling, syntax and semantics acquisition (mean over series)" if phases else ""
     figure = titled_figure(
         PANEL_HEIGHT * num_rows + 0.9,
@@ -230,8 +236,10 @@ def _draw_panel(axes: Axes, panel: Panel, series: Mapping[str, Sequence[CurvePoi
         common = sorted(x for x, values in by_training.items() if len(values) == len(series))
         axes.plot(common, [np.mean(by_training[x]) for x in common], color=colour, lw=1.6, ls=line, label=label)
     _scale_training(axes, series, axis)
-    for level in panel.levels:
-        axes.axhline(level, color=GREY, lw=0.6, ls="--" if level else "-", zorder=0)
+    if panel.has_zero:
+        axes.axhline(0, color=GREY, lw=0.6, zorder=0)
+    if panel.bound is not None:
+        axes.axhline(panel.bound, color=GREY, lw=0.6, ls="--", zorder=0)
     if panel.is_log:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")

@@ -26,6 +26,8 @@ USE_OR_ZERO = "use, 0 where N/A"
 """Use as 0 where the model solves too few tasks for a verdict: the latest half point that use may have."""
 CURVES = (DELTA, USE, USE_OR_ZERO, MERGES)
 DIFFERENCES = ((DELTA, USE), (DELTA, USE_OR_ZERO), (DELTA, MERGES), (USE, MERGES))
+BOUNDS = {DELTA: ROTATION_STANDARD.margin, USE: MARGIN}
+"""What the lower bound of a figure must exceed for a first crossing; of merges, its floor."""
 MIN_POINTS = 4
 """Smallest number of trained checkpoints at which a figure is defined, for a half point."""
 LEVEL = 0.95
@@ -112,11 +114,11 @@ def _point_values(point: CurvePoint, name: str) -> tuple[float | None, list[floa
     """Value, resampled values and bound of a figure at a checkpoint; a single resampled value stands for equal ones."""
     if name == USE_OR_ZERO:
         if point.use is not None and point.use.verdict == NOT_APPLICABLE and point.use.solved is not None:
-            return 0.0, [0.0], MARGIN
+            return 0.0, [0.0], BOUNDS[USE]
         name = USE
     estimate = point.figure(name)
     floor = point.merges.floor.high if point.merges and point.merges.floor else 0.0
-    bound = {DELTA: ROTATION_STANDARD.margin, USE: MARGIN, MERGES: floor}[name]
+    bound = (BOUNDS | {MERGES: floor})[name]
     return (estimate.value if estimate else None), point.resampled.get(name, []), bound
 
 
