@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from benchmark.probing.protocol import MEAN
-from benchmark.runner.plan import Job, plan
+from benchmark.runner.plan import Job, shards_of
 from benchmark.runner.worker import Worker
 from benchmark.tasks.stage import GENERATED, Stage
 
@@ -18,7 +18,8 @@ def answer_probe_tasks(job: Job) -> tuple[list[str], np.ndarray]:
         order; [0] if there is no such word.
     """
     worker = Worker(job)
-    results = [worker.evaluate(shard) for shard in plan(job) if shard.stage == Stage(GENERATED)]
+    # Not the shards of `plan`: a preview, and a run without protocol 3, plan none of the probe tasks.
+    results = [worker.evaluate(shard) for shard in shards_of(job.suite, Stage(GENERATED))]
     texts = [sample["text"] for result in results for sample in result.samples]
     view = f"emit.{MEAN}"
     parts = [result.states[view] for result in results if view in result.states]
