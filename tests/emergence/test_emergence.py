@@ -26,12 +26,13 @@ from benchmark.emergence.point import DELTA, MERGES, CurvePoint, dump_point, rea
 from benchmark.errors import UsageError
 from benchmark.probing.version4 import suite_controls
 from benchmark.probing.version4.rotation_protocol import ROTATION_STANDARD
-from benchmark.runner.measurements import registry
+from benchmark.runner.measurements import reach, registry
 from benchmark.runner.measurements.preview import PreviewMeasurement
-from benchmark.runner.measurements.reach import ReachMeasurement
+from benchmark.runner.measurements.reach import ReachMeasurement, pack_texts
 from benchmark.runner.run import Run
 from benchmark.runner.stages import RunStages
 from benchmark.statistics import Estimate
+from benchmark.tasks.suite import load_suite
 
 PAIR_SUITE = str(HELPERS / "pair_suite.yaml")
 """As the small suite, with programs long enough that there are strict pairs."""
@@ -184,11 +185,15 @@ def test_a_selection_is_measured_and_more_is_added_later(training, small_setting
     emergence(spec, "--out", tmp_path, "--measure", "accuracy")
     (first, last) = read_points(tmp_path / "one.json")
     assert (first.rotation, first.use, first.resampled, last.step) == (None, None, {}, 8)
+    answered = []
+    monkeypatch.setattr(reach, "pack_texts", lambda texts: answered.append(len(texts)) or pack_texts(texts))
     emergence(spec, "--out", tmp_path, "--measure", "reach")
+    assert answered == [load_suite(PAIR_SUITE).probe_programs] * 2
     assert {line["step"] for line in read_table(tmp_path)} == {"0", "8"}
     (point, _) = read_points(tmp_path / "one.json")
     assert point.accuracy == first.accuracy
-    assert (point.content is None) == (point.reach is None)
+    # Eight steps teach no program.
+    assert (point.content, point.reach) == (None, None)
 
 
 def test_fewer_test_tasks_change_the_accuracy_only(training, measured, small_settings, tmp_path, monkeypatch):

@@ -1,11 +1,13 @@
 """The tables of docs/emergence.md are those of the points in docs/emergence/series."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 
 import pytest
 
+from benchmark.board.sections.seed_spread import compare_recipes, measure_spread
 from benchmark.emergence.axis import choose_axis
 from benchmark.emergence.order import AT_MOST, Order, find_order
 from benchmark.emergence.point import DELTA, USE, CurvePoint, read_points
@@ -15,6 +17,14 @@ DOCS = Path(__file__).parents[2] / "docs"
 FILES = sorted((DOCS / "emergence" / "series").glob("*-laptop-*.json"))
 PAGE = (DOCS / "emergence.md").read_text()
 PAPER_TASK = DOCS / "emergence" / "series" / "icml24-small-1.json"
+FAMILIES = ("gpt-laptop", "neox-laptop", "lstm-laptop")
+FIGURES: Mapping[str, Callable[[CurvePoint], Estimate | None]] = {
+    "shown": lambda point: point.accuracy.shown,
+    "held-out": lambda point: point.accuracy.held_out,
+    "delta": lambda point: point.rotation and point.rotation.delta,
+    "use": lambda point: point.use and point.use.use,
+    "merges": lambda point: point.merges and point.merges.merges,
+}
 RECIPES = sorted({re.sub(r"-\d+\.json$", "", path.name) for path in FILES})
 
 
@@ -125,3 +135,21 @@ def test_the_page_has_the_conclusion_of_each_recipe(recipe: str) -> None:
 
 def interval(value: Estimate | None) -> str:
     return f"[{thousands(2**value.low)}, {thousands(2**value.high)}]" if value else ""
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_the_page_compares_recipes_over_seeds(name: str) -> None:
+    estimates = {
+        recipe: [FIGURES[name](read_points(path)[-1]) for path in FILES if path.name.startswith(f"{recipe}-")]
+        for recipe in FAMILIES
+    }
+    assert [len(values) for values in estimates.values()] == [5, 3, 3]
+    spreads = [measure_spread(recipe, name, [e for e in values if e]) for recipe, values in estimates.items()]
+    means = [bounds(spread.mean) for spread in spreads]
+    differences = [bounds(compare_recipes(first, second), "+") for first, second in combinations(spreads, 2)]
+    assert table_row([name, *means, *differences]) in PAGE
+
+
+def bounds(value: Estimate, sign: str = "") -> str:
+    low, high = decimal(value.low, sign), decimal(value.high, sign)
+    return f"{decimal(value.value, sign)} [{low}, {high}]"

@@ -7,16 +7,20 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from quick_protocol import make_runs_quick
+from quick_protocol import SMALL_SUITE, make_runs_quick
 from safetensors.numpy import load_file
 
 from benchmark.artifacts import REACH_EVIDENCE, REACH_RECORD, RECORD
 from benchmark.board.sections.reach_section import reach_section, reach_sections
 from benchmark.errors import SubmissionError
-from benchmark.probing.protocol import STANDARD
+from benchmark.models.checkpoint import open_checkpoint
+from benchmark.models.interface import ModelSpec
+from benchmark.probing.protocol import FULL_GRID, STANDARD
 from benchmark.runner.measurement_record import ReachRecord, read_measurement
 from benchmark.runner.measurements import reach, registry
 from benchmark.runner.measurements.reach import ReachMeasurement, pack_texts, parse_written, unpack_texts
+from benchmark.runner.plan import Job
+from benchmark.runner.probe_answers import answer_probe_tasks
 from benchmark.runner.record import read_record
 from benchmark.runner.run import Run
 from benchmark.submit.measurements.check import read_evidence
@@ -121,6 +125,8 @@ def test_figures_are_computed_again_from_the_evidence(added, capsys) -> None:
         check.check(report_of(added, reference_texts(suite)[:50]), record, suite, evidence)
     with pytest.raises(SubmissionError, match="measure again"):
         check.check(report, record, suite, {})
+    with pytest.raises(SubmissionError, match=r"has no programs for the probe tasks.*--without protocol-3"):
+        check.check(report_of(added, []), record, suite, evidence)
 
 
 @pytest.mark.parametrize(
@@ -177,6 +183,17 @@ def test_a_model_without_programs_has_no_reach(quick, monkeypatch, smoke_run, ti
     ReachCheck(SMALL).check(report, record, load_suite("smoke"), {})
     assert report.mismatches == []
     assert reach_section(record.written).reason == record.written.reason
+
+
+def test_any_run_answers_all_probe_tasks(tiny_folder) -> None:
+    suite = load_suite(SMALL_SUITE)
+    job = Job(suite, open_checkpoint(ModelSpec.parse(f"path:{tiny_folder}")), "float32", "cpu", 0)
+    texts, states = answer_probe_tasks(job)
+    assert len(texts) == suite.probe_programs
+    for other in (replace(job, probes=False), replace(job, grid=FULL_GRID)):
+        other_texts, other_states = answer_probe_tasks(other)
+        assert other_texts == texts
+        np.testing.assert_array_equal(other_states, states)
 
 
 def test_texts_are_packed_without_loss() -> None:

@@ -196,7 +196,8 @@ def spread_lines(group: RankingGroup, recipes: Mapping[str, str], table: Callabl
         "### Spread between seeds",
         "",
         "The same recipe trained with other seeds (`training.json`). A row's interval is that of one network; what is said of a",
-        "recipe needs the spread between its seeds. 95% intervals over seeds, of Student's t.",
+        "recipe needs the spread between its seeds. 95% intervals over seeds, of Student's t. Recipes that were trained with",
+        "more seeds, without a row for each, are compared in [docs/emergence.md](docs/emergence.md#recipes-over-training-seeds).",
         "",
         table([{name: escape_markdown(cell) for name, cell in row.items()} for row in spread_rows(spreads)]),
     ]

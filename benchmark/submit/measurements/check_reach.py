@@ -65,6 +65,11 @@ class ReachCheck:
         if report.lacks(SAMPLES, f"every figure of {REACH_RECORD}"):
             return
         texts = [row.text for row in report.samples if row.stage == GENERATED]
+        if not texts:
+            raise SubmissionError(
+                f"{REACH_RECORD}: {SAMPLES} has no programs for the probe tasks, from which its figures are checked; leave it "
+                "out, or measure the row again without --without protocol-3"
+            )
         written = parse_written(texts, suite)
         if not evidence:
             expected = too_few_programs(written, self.protocol)
