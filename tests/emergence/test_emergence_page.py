@@ -1,5 +1,6 @@
-"""The tables of docs/emergence.md are those of the points in docs/emergence/series."""
+"""The tables of docs/emergence.md are those of the points in docs/emergence/series and of the files beside them."""
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
@@ -17,6 +18,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 FILES = sorted((DOCS / "emergence" / "series").glob("*-laptop-*.json"))
 PAGE = (DOCS / "emergence.md").read_text()
 PAPER_TASK = DOCS / "emergence" / "series" / "icml24-small-1.json"
+CONTENT = sorted((DOCS / "emergence" / "icml24-small" / "content").glob("*.json"))
 FAMILIES = ("gpt-laptop", "neox-laptop", "lstm-laptop")
 FIGURES: Mapping[str, Callable[[CurvePoint], Estimate | None]] = {
     "shown": lambda point: point.accuracy.shown,
@@ -153,3 +155,33 @@ def test_the_page_compares_recipes_over_seeds(name: str) -> None:
 def bounds(value: Estimate, sign: str = "") -> str:
     low, high = decimal(value.low, sign), decimal(value.high, sign)
     return f"{decimal(value.value, sign)} [{low}, {high}]"
+
+
+def content_row(path: Path) -> str:
+    """Content in percent in both frames, and accuracy of the rotation, of one checkpoint of the paper's task."""
+    stored = json.loads(path.read_text())
+    figures = {(f["source"], f["depth"], f["frame"]): f for f in stored["figures"]}
+    (point,) = (p for p in read_points(PAPER_TASK) if f"step-{p.step:07d}" in path.name)
+    linear, hidden = (("model", depth, "token history", depth) for depth in ("linear", "mlp1"))
+    shares = [figures["majority", "", "absolute"]["content"]["value"]]
+    for frame in ("absolute", "relative"):
+        for source, depth, floor, floor_depth in (linear, hidden):
+            shares += [
+                figures[source, depth, frame]["content"]["value"],
+                figures[floor, floor_depth, frame]["content"]["value"],
+            ]
+    shares += [figures[source, "mlp1", "relative"]["accuracy"]["rotation"] for source in ("model", "token history")]
+    texts = [f"{100 * share:.1f}" for share in shares]
+    pairs = [f"{model}, {floor}" for model, floor in zip(texts[1::2], texts[2::2], strict=True)]
+    return table_row(
+        [f"{point.tasks:,}", f"{100 * point.accuracy.shown.value:.1f}", f"{stored['distinct']:,}", texts[0], *pairs]
+    )
+
+
+@pytest.mark.parametrize("path", CONTENT, ids=lambda path: path.stem)
+def test_the_page_has_the_semantic_content_of_each_checkpoint(path: Path) -> None:
+    assert content_row(path) in PAGE
+
+
+def test_semantic_content_was_measured_at_several_checkpoints() -> None:
+    assert len(CONTENT) >= 8
