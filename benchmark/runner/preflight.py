@@ -208,6 +208,7 @@ def _estimate_resources(
         _pass_seconds(job),
         suite.batch,
         prefix_tokens,
+        4.0 * layers * width / speed if has_attention else 0.0,
     )
     evaluation = _evaluation_seconds(job, cost, shards)
     classes = sum(class_counts(suite.recipe.height[1], suite.recipe.width[1]).values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,6 +25,7 @@ from benchmark.tasks.prompt_template import FEWSHOT
 from benchmark.tasks.suite import load_suite
 
 COST = ModelCost(1e-5, 0.0, 100.0, 6.0, 128, 1e11, True, True)
+SUBMISSIONS = Path(__file__).parents[2] / "submissions"
 SLOW_PROBES = replace(COST, probe_flops=COST.probe_flops / 2)
 
 
@@ -78,6 +80,31 @@ def test_time_follows_tokens_and_widths(job) -> None:
     alone = replace(COST, shares_prompts=False)
     assert alone.read(100, 400) > 1.5 * COST.read(100, 400)
     assert COST.fit(2, 10, 100, 10, 8) == pytest.approx(1.6 * 4 * 100 * 10 * (2 * 128 * 8 + 8 * 10) / 1e11)
+
+
+def test_attention_grows_with_the_square_of_the_context() -> None:
+    model = replace(COST, prompt_tokens=100.0, program_tokens=0.0, pair_seconds=1e-7)
+    base, longer = (part.read(1, 0) for part in (model, replace(model, prompt_tokens=200.0)))
+    products = cost.READ_FACTOR * model.token_seconds
+    attention = cost.ATTENTION_FACTOR * model.pair_seconds
+    assert base == pytest.approx(100 * products + 100**2 * attention)
+    assert longer == pytest.approx(200 * products + 200**2 * attention)
+    without = replace(model, pair_seconds=0.0)
+    assert model.load() > without.load()
+    assert model.write(10) > without.write(10)
+
+
+def test_attention_is_counted_for_models_that_have_it(job, monkeypatch) -> None:
+    costs = []
+    monkeypatch.setattr(preflight, "estimate_measurements", lambda _, model, __: costs.append(model) or {})
+    check_fits(job, STANDARD)
+    layers, width = 2, 32
+    assert costs[0].pair_seconds == pytest.approx(4 * layers * width / 5e10)
+    check_fits(
+        replace(job, checkpoint=open_checkpoint(ModelSpec.parse(f"path:{SUBMISSIONS / '2026-11-26_mamba-laptop'}"))),
+        STANDARD,
+    )
+    assert costs[1].pair_seconds == 0
 
 
 def test_written_tokens_are_those_of_programs_and_not_the_longest_possible(job, monkeypatch) -> None:

@@ -1,8 +1,9 @@
 """Rough time of the measurements of a run, before anything is loaded: floating-point operations over measured speeds.
 
-Two parts are counted: tokens that pass through a model, and steps of probes: 2 operations per parameter and token, 4 per
-weight of a probe and state. The factors were measured in processor seconds on shipped models of 0.2 to 4 million parameters, as
-multiples of products whose speed is measured in processor seconds too (docs/probing.md, Cost).
+Two parts are counted: tokens that pass through a model, and steps of probes. A token takes 2 operations per parameter, and in
+attention 4 per layer, unit of width and token of its context; a probe takes 4 per weight and state. The factors were measured in
+processor seconds on shipped models of 0.2 to 4 million parameters, as multiples of products whose speed is measured in processor
+seconds too (docs/probing.md, Cost).
 """
 
 from __future__ import annotations
@@ -30,8 +31,10 @@ from benchmark.runner.plan import Job
 from benchmark.runner.worker import RANDOM_INIT_SEED
 from benchmark.tasks.suite import num_blind_programs
 
-READ_FACTOR, WRITE_FACTOR, PROBE_FACTOR = 2.6, 2.0, 1.6
+READ_FACTOR, WRITE_FACTOR, PROBE_FACTOR = 2.4, 1.8, 1.6
 """Ratio of time to that of the matrix products alone: reading the states of all layers, writing, training probes."""
+ATTENTION_FACTOR = 1.5
+"""Ratio of the time of attention to that of as many operations in a matrix product."""
 RECORDS_FACTOR = 2.2
 """Time of the record heads of protocol 4 in that of probes of their size: their outputs are many and small."""
 READ_SECONDS, WRITE_SECONDS = 0.001, 0.004
@@ -79,6 +82,7 @@ class ModelCost:
         pass_seconds: seconds per pass over one token of each prompt of a batch, in which all weights come from memory.
         batch: prompts per pass.
         prefix_tokens: tokens that all prompts share; they are read once.
+        pair_seconds: seconds of attention per token and token of its context, as a matrix product would take.
     """
 
     token_seconds: float
@@ -92,17 +96,27 @@ class ModelCost:
     pass_seconds: float = 0.0
     batch: int = 1
     prefix_tokens: float = 0.0
+    pair_seconds: float = 0.0
+
+    @property
+    def context_tokens(self) -> float:
+        """Tokens of a prompt and a program."""
+        return self.prefix_tokens + self.prompt_tokens + self.program_tokens
+
+    def token(self, factor: float = 1.0) -> float:
+        """Seconds per token with its context; `factor` is that of the matrix products."""
+        attention = ATTENTION_FACTOR * self.pair_seconds * self.context_tokens
+        return factor * self.token_seconds + self.scan_seconds + attention
 
     def load(self) -> float:
         """Seconds to load the model and to check it."""
-        text = self.prefix_tokens + self.prompt_tokens + self.program_tokens
-        return LOAD_SECONDS + CHECK_PASSES * (self.token_seconds + self.scan_seconds) * text
+        return LOAD_SECONDS + CHECK_PASSES * self.token() * self.context_tokens
 
     def read(self, prompts: float, programs: float) -> float:
         """Seconds to read programs behind prompts."""
         num_prompts = prompts if self.shares_prompts else programs
         tokens = num_prompts * self.prompt_tokens + programs * self.program_tokens
-        return (READ_FACTOR * self.token_seconds + self.scan_seconds) * tokens + READ_SECONDS * programs
+        return self.token(READ_FACTOR) * tokens + READ_SECONDS * programs
 
     def write(self, programs: float) -> float:
         """Seconds to write programs of the suite's length; a model without a cache reads its prompt for every token."""
@@ -114,7 +128,7 @@ class ModelCost:
         return (
             shared
             + batches * self.program_tokens * self.pass_seconds
-            + programs * ((factor * self.token_seconds + self.scan_seconds) * tokens + WRITE_SECONDS)
+            + programs * (self.token(factor) * tokens + WRITE_SECONDS)
         )
 
     def fit(self, networks: float, classes: float, steps: int, batch: int, hidden: int) -> float:
@@ -180,7 +194,7 @@ def _uses_seconds(cost: ModelCost, settings: PairSettings) -> float:
     prompts = settings.tasks * (PROMPTS_PER_TASK + UNTRAINED_PROMPTS_PER_TASK)
     word = max(1.0, cost.program_tokens / 6)
     tokens = prompts * cost.prompt_tokens + settings.tasks * PASSES_PER_TASK * word
-    return (cost.token_seconds + cost.scan_seconds) * tokens + settings.tasks * USES_SECONDS_PER_TASK
+    return cost.token() * tokens + settings.tasks * USES_SECONDS_PER_TASK
 
 
 def _reach_seconds(job: Job, cost: ModelCost) -> float:
