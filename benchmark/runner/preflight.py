@@ -255,7 +255,7 @@ def _evaluation_seconds(job: Job, cost: ModelCost, shards: Sequence[Shard]) -> f
     evaluation = cost.load() + cost.write(written) + replace(cost, shares_prompts=False).read(read, read)
     # Every copy is initialised once, and reads the prefix that all prompts share once.
     num_copies = job.random_inits if job.has_probes else 0
-    return evaluation + num_copies * (LOAD_SECONDS + cost.token_seconds * cost.prefix_tokens)
+    return evaluation + num_copies * (LOAD_SECONDS + cost.prefix())
 
 
 def _pass_seconds(job: Job) -> float:

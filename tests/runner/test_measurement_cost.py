@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 
+from benchmark.installation.paths import SOURCE_ROOT
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import ModelSpec
 from benchmark.probing.protocol import STANDARD
@@ -25,7 +25,6 @@ from benchmark.tasks.prompt_template import FEWSHOT
 from benchmark.tasks.suite import load_suite
 
 COST = ModelCost(1e-5, 0.0, 100.0, 6.0, 128, 1e11, True, True)
-SUBMISSIONS = Path(__file__).parents[2] / "submissions"
 SLOW_PROBES = replace(COST, probe_flops=COST.probe_flops / 2)
 
 
@@ -92,6 +91,7 @@ def test_attention_grows_with_the_square_of_the_context() -> None:
     without = replace(model, pair_seconds=0.0)
     assert model.load() > without.load()
     assert model.write(10) > without.write(10)
+    assert replace(model, prefix_tokens=50.0).prefix() == pytest.approx(50 * (model.token_seconds + 150 * attention))
 
 
 def test_attention_is_counted_for_models_that_have_it(job, monkeypatch) -> None:
@@ -100,10 +100,8 @@ def test_attention_is_counted_for_models_that_have_it(job, monkeypatch) -> None:
     check_fits(job, STANDARD)
     layers, width = 2, 32
     assert costs[0].pair_seconds == pytest.approx(4 * layers * width / 5e10)
-    check_fits(
-        replace(job, checkpoint=open_checkpoint(ModelSpec.parse(f"path:{SUBMISSIONS / '2026-11-26_mamba-laptop'}"))),
-        STANDARD,
-    )
+    mamba = open_checkpoint(ModelSpec.parse(f"path:{SOURCE_ROOT / 'submissions' / '2026-11-26_mamba-laptop'}"))
+    check_fits(replace(job, checkpoint=mamba), STANDARD)
     assert costs[1].pair_seconds == 0
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from safetensors.numpy import load_file
 from benchmark.artifacts import REACH_EVIDENCE, REACH_RECORD, RECORD
 from benchmark.board.sections.reach_section import reach_section, reach_sections
 from benchmark.errors import SubmissionError
+from benchmark.installation.paths import SOURCE_ROOT
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import ModelSpec
 from benchmark.probing.protocol import FULL_GRID, STANDARD
@@ -35,7 +35,6 @@ SMALL = replace(
     STANDARD, steps=10, checks=1, folds=3, seeds=(0, 1, 2), hidden=8, deep_hidden=(8, 8), resamples=50, min_programs=5
 )
 ALL_MEASUREMENTS = Run.measurements
-GPT_LAPTOP = Path(__file__).parents[2] / "submissions" / "2026-11-25_gpt-laptop"
 
 
 def reference_texts(job_suite):
@@ -189,7 +188,8 @@ def test_a_model_without_programs_has_no_reach(quick, monkeypatch, smoke_run, ti
 
 def test_any_run_answers_all_probe_tasks() -> None:
     suite = replace(load_suite("smoke"), probe_programs=12, sha256="")
-    job = Job(suite, open_checkpoint(ModelSpec.parse(f"path:{GPT_LAPTOP}")), "float32", "cpu", 0)
+    model = open_checkpoint(ModelSpec.parse(f"path:{SOURCE_ROOT / 'submissions' / '2026-11-25_gpt-laptop'}"))
+    job = Job(suite, model, "float32", "cpu", 0)
     texts, states = answer_probe_tasks(job)
     assert len(texts) == 12
     assert len(states) == sum(text.count("();") for text in texts)

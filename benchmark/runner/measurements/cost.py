@@ -108,6 +108,10 @@ class ModelCost:
         attention = ATTENTION_FACTOR * self.pair_seconds * self.context_tokens
         return factor * self.token_seconds + self.scan_seconds + attention
 
+    def prefix(self) -> float:
+        """Seconds to read the tokens that all prompts share."""
+        return self.token() * self.prefix_tokens
+
     def load(self) -> float:
         """Seconds to load the model and to check it."""
         return LOAD_SECONDS + CHECK_PASSES * self.token() * self.context_tokens
@@ -124,9 +128,8 @@ class ModelCost:
         tokens = passes * self.prompt_tokens + self.program_tokens
         factor = WRITE_FACTOR if self.has_cache else READ_FACTOR / 2
         batches = -(-programs // self.batch)
-        shared = self.token_seconds * self.prefix_tokens if programs else 0.0
         return (
-            shared
+            (self.prefix() if programs else 0.0)
             + batches * self.program_tokens * self.pass_seconds
             + programs * (self.token(factor) * tokens + WRITE_SECONDS)
         )
