@@ -17,7 +17,8 @@ DEFAULT_MAX_BYTES = 200_000_000
 MAX_LABELS = 100_000
 """transformers creates a name per label, at about 500 bytes each."""
 LAYER_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-SIZE_KEYS = (*LAYER_KEYS, "vocab_size", "hidden_size", "n_embd", "d_model")
+WIDTH_KEYS = ("hidden_size", "n_embd", "d_model")
+SIZE_KEYS = (*LAYER_KEYS, *WIDTH_KEYS, "vocab_size")
 MAX_DEPTH = 100
 
 FOREIGN_SIGNATURES = {

@@ -15,7 +15,7 @@ from benchmark.errors import ModelError
 from benchmark.models.architecture import check_architecture
 from benchmark.models.checkpoint import Checkpoint, available_memory
 from benchmark.models.huggingface import DTYPES, HuggingFaceModel
-from benchmark.models.json_files import CONFIG_FILE, read_json
+from benchmark.models.json_files import CONFIG_FILE, LAYER_KEYS, WIDTH_KEYS, read_json
 from benchmark.models.memory import MemoryCheckpoint
 from benchmark.models.tokenizer import check_token_ids, check_word_tokens, failures_as_model_errors
 from benchmark.probing.full_grid import count_grid_steps
@@ -48,6 +48,8 @@ from karel_env.recipe import Tasks
 MATMUL_SIZE = 768
 NUM_STREAMED = 80
 """Matrices whose weights are read in turn: 94 MB in bfloat16."""
+HEAD_KEYS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
+CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len")
 NUM_PREFLIGHT_TASKS = 200
 """Tasks whose prompts are tokenized."""
 
@@ -125,16 +127,13 @@ def check_fits(job: Job, protocol: Protocol, measurements: Sequence[Measurement]
         prompts = [prompt_ids(tokenizer, text) for text in render_prompts(job.suite, sample, template=template)]
         answers = tokenizer(programs, add_special_tokens=False)["input_ids"]
     program_tokens = sum(map(len, answers)) / len(answers)
-    vocabulary = next(
-        (part["vocab_size"] for part in _text_configs(config) if isinstance(part.get("vocab_size"), int)), None
-    )
-    check_token_ids(job.checkpoint.spec, [*prompts, *answers], vocabulary)
+    check_token_ids(job.checkpoint.spec, [*prompts, *answers], _find_number(config, ("vocab_size",)))
     prompt_tokens = max(map(len, prompts))
     new_tokens = HuggingFaceModel.max_new_tokens(
         tokenizer, job.suite.max_new_words * LENGTH_FACTOR[job.generation.track]
     )
-    context = config.get("max_position_embeddings") or config.get("n_positions") or config.get("max_seq_len")
-    if isinstance(context, int) and 0 < context < prompt_tokens + new_tokens:
+    context = _find_number(config, CONTEXT_KEYS)
+    if context is not None and context < prompt_tokens + new_tokens:
         remedy = _fitting_shots(job, tokenizer, template, sample, context - new_tokens)
         raise ModelError(
             f"{job.checkpoint.spec}: context of {context} tokens, but suite {job.suite.name} needs {prompt_tokens} for the prompt "
@@ -177,6 +176,25 @@ def _text_configs(config: dict[str, Any]) -> list[dict[str, Any]]:
     return [part for part in (config.get("text_config"), config) if isinstance(part, dict)]
 
 
+def _find_number(config: dict[str, Any], keys: Sequence[str]) -> int | None:
+    """The first positive number that a configuration has under one of the keys; None if it has none."""
+    values = (part.get(key) for part in _text_configs(config) for key in keys)
+    return next((value for value in values if type(value) is int and value > 0), None)
+
+
+def key_width(config: dict[str, Any], width: int) -> int:
+    """Width of the keys, and of the values, of one layer: less than the model's width where query heads share them."""
+    heads = _find_number(config, HEAD_KEYS)
+    if heads is None:
+        return width
+    # The later architecture of Falcon ignores `multi_query`, and its cache holds the keys of all query heads.
+    shares_one = any(
+        part.get("multi_query") is True and not part.get("new_decoder_architecture") for part in _text_configs(config)
+    )
+    key_heads = 1 if shares_one else _find_number(config, ("num_key_value_heads",)) or heads
+    return key_heads * (_find_number(config, ("head_dim",)) or -(-width // heads))
+
+
 def _estimate_resources(
     job: Job,
     protocol: Protocol,
@@ -191,11 +209,11 @@ def _estimate_resources(
     # Probes of few columns are not bound by their products: the speed of bfloat16 would promise too much.
     probe_speed = matmul_flops(torch.float32)
     checkpoint, suite = job.checkpoint, job.suite
-    width = next((int(str(config[k])) for k in ("hidden_size", "n_embd", "d_model") if k in config), 1024)
-    layers = next((int(str(config[k])) for k in ("num_hidden_layers", "n_layer", "n_layers") if k in config), 24)
+    width = _find_number(config, WIDTH_KEYS) or 1024
+    layers = _find_number(config, LAYER_KEYS) or 24
     shards = plan(job) + plan_dependent(job)
     is_scan = str(config.get("model_type", "")).startswith("mamba")
-    has_attention = any(name in config for name in ("num_attention_heads", "n_head", "num_heads"))
+    has_attention = _find_number(config, HEAD_KEYS) is not None
     cost = ModelCost(
         2.0 * checkpoint.parameters / speed,
         SCAN_TOKEN_SECONDS if is_scan else 0.0,
@@ -224,7 +242,8 @@ def _estimate_resources(
     stored = checkpoint.weight_bytes
     # States stay on disk; the inputs of a probe take two bytes per value, for as many seeds as there are threads.
     states = 2 * suite.probe_programs * suite.recipe.length[1] * width * 2 * torch.get_num_threads()
-    cache = suite.batch * (prompt_tokens + new_tokens) * width * layers * 4 * element_bytes
+    # Keys and values, and as much again while a token is appended to them.
+    cache = suite.batch * (prompt_tokens + new_tokens) * key_width(config, width) * layers * 4 * element_bytes
     probes = torch.get_num_threads() * GROUPS_PER_CHUNK * (width + classes) * protocol.hidden * 4 * 6
     # With a device map accelerate places the weights by what is free, and loading fails where nothing is.
     weights = checkpoint.parameters * element_bytes * 2 + stored if checkpoint.device_map is None else 0
