@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import shutil
@@ -12,7 +13,7 @@ from forged import SHIPPED, copy_small, put
 from safetensors.numpy import load_file, save_file
 
 from benchmark.causal import command
-from benchmark.errors import SubmissionError
+from benchmark.errors import SubmissionError, UsageError
 from benchmark.runner.run import Run
 from benchmark.submit.command import write_status
 from benchmark.submit.folder import files_digest
@@ -85,6 +86,17 @@ def test_a_submission_gets_nothing_that_is_not_eligible(tmp_path, monkeypatch):
     with pytest.raises(SubmissionError, match="uses is not eligible"):
         addition._copy(prepared, addition.MEASUREMENTS["uses"], record, folder)
     assert not (folder / "uses.json").exists()
+
+
+def test_reach_is_not_measured_where_the_samples_could_not_confirm_it(tmp_path):
+    folder, addition = copy_small(tmp_path), ("reach",)
+    prepare_addition(Addition(folder, addition, tmp_path / "out"))
+    lines = gzip.decompress((folder / "samples.jsonl.gz").read_bytes()).splitlines(keepends=True)
+    of_tests = [line for line in lines if json.loads(line)["stage"] == "test"]
+    assert 0 < len(of_tests) < len(lines)
+    put(folder, "samples.jsonl.gz", gzip.compress(b"".join(of_tests)))
+    with pytest.raises(UsageError, match=r"reach is not measured: .* no programs for the probe tasks"):
+        prepare_addition(Addition(folder, addition, tmp_path / "out"))
 
 
 def test_a_row_whose_weights_are_withheld_needs_the_model(tmp_path, capsys):

@@ -10,20 +10,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmark.artifacts import DESCRIPTION, MAX_BYTES, RECORD
+from benchmark.artifacts import DESCRIPTION, MAX_BYTES, RECORD, SAMPLES
 from benchmark.errors import SubmissionError, UsageError, VerificationError
 from benchmark.files import read_bytes
 from benchmark.models.checkpoint import Checkpoint, open_checkpoint, resolve_digest
 from benchmark.models.interface import ModelSpec
 from benchmark.runner.folder import RunFolder
-from benchmark.runner.measurement_record import MeasurementRecord, read_measurement
+from benchmark.runner.measurement_record import MeasurementRecord, ReachRecord, read_measurement
 from benchmark.runner.measurements.measurement import Measurement
 from benchmark.runner.measurements.registry import MEASUREMENTS
 from benchmark.runner.plan import GenerationOptions
 from benchmark.runner.record import Record, read_record
 from benchmark.runner.store import write_atomic
 from benchmark.submit.artifacts.listing import listed_artifacts
+from benchmark.submit.check_samples import read_samples
 from benchmark.submit.schema import LOCAL_WEIGHTS, WITHHELD, read_submission
+from benchmark.tasks.stage import GENERATED
 
 if TYPE_CHECKING:
     from benchmark.runner.run import Run
@@ -59,7 +61,8 @@ def prepare_addition(addition: Addition) -> Run:
     Raises:
         BenchmarkError: the folder has no record.
         SubmissionError: the record is not of the suite's whole test set.
-        UsageError: the model must be named, or a measurement does not fit the suite or the track.
+        UsageError: the model must be named, a measurement does not fit the suite or the track, or its figures could not be
+            checked by the samples.
         VerificationError: the model is not that of the record.
     """
     from benchmark.runner.run import Run
@@ -84,7 +87,18 @@ def prepare_addition(addition: Addition) -> Run:
         reason = MEASUREMENTS[name].skip_reason(run.job)
         if reason is not None:
             raise UsageError(f"{folder}: {name} is not measured: {reason}")
+        if MEASUREMENTS[name].record_type is ReachRecord and (folder / DESCRIPTION).is_file():
+            _check_probe_programs(folder)
     return run
+
+
+def _check_probe_programs(folder: Path) -> None:
+    """Refuse to measure reach where it could not be verified, which takes minutes and would then be found."""
+    if all(sample.stage != GENERATED for sample in read_samples(folder)):
+        raise UsageError(
+            f"{folder}: reach is not measured: {SAMPLES} has no programs for the probe tasks, from which its figures would be "
+            "checked; submit a run without --without protocol-3"
+        )
 
 
 def _recorded_prompts(record: Record) -> dict[str, Any]:
