@@ -238,28 +238,36 @@ def _estimate_resources(
     verdict_steps = count_blind_steps(protocol) + count_grid_steps(protocol, job.grid, layers + 1)
     probing = verdict_steps * states_per_step * verdict_pass / probe_speed
     probing += count_content_steps(protocol) / 12 * states_per_step * content_pass / probe_speed
-    element_bytes = torch.empty((), dtype=DTYPES[job.dtype]).element_size()
-    stored = checkpoint.weight_bytes
-    # States stay on disk; the inputs of a probe take two bytes per value, for as many seeds as there are threads.
-    states = 2 * suite.probe_programs * suite.recipe.length[1] * width * 2 * torch.get_num_threads()
-    # Keys and values, and as much again while a token is appended to them.
-    cache = suite.batch * (prompt_tokens + new_tokens) * key_width(config, width) * layers * 4 * element_bytes
-    probes = torch.get_num_threads() * GROUPS_PER_CHUNK * (width + classes) * protocol.hidden * 4 * 6
-    # With a device map accelerate places the weights by what is free, and loading fails where nothing is.
-    weights = checkpoint.parameters * element_bytes * 2 + stored if checkpoint.device_map is None else 0
-    model = weights + cache + 600_000_000
-    memory = model + 3 * states + probes
+    memory, model = _estimate_memory(job, protocol, prompt_tokens + new_tokens, width, layers, classes, config)
     return ResourceEstimate(
         len(shards),
         prompt_tokens,
         new_tokens,
         evaluation,
         PROBE_FACTOR * probing if job.has_probes else 0.0,
-        int(memory),
-        int(model),
+        memory,
+        model,
         available_memory(),
         estimate_measurements(job, cost, measurements),
     )
+
+
+def _estimate_memory(
+    job: Job, protocol: Protocol, tokens: int, width: int, layers: int, classes: int, config: dict[str, Any]
+) -> tuple[int, int]:
+    """Bytes of the run and, of these, of the model, with batches of the suite's size whose texts have `tokens` tokens."""
+    checkpoint, suite = job.checkpoint, job.suite
+    element_bytes = torch.empty((), dtype=DTYPES[job.dtype]).element_size()
+    # States stay on disk; the inputs of a probe take two bytes per value, for as many seeds as there are threads.
+    states = 2 * suite.probe_programs * suite.recipe.length[1] * width * 2 * torch.get_num_threads()
+    # Keys and values, and as much again while a token is appended to them.
+    cache = suite.batch * tokens * key_width(config, width) * layers * 4 * element_bytes
+    probes = torch.get_num_threads() * GROUPS_PER_CHUNK * (width + classes) * protocol.hidden * 4 * 6
+    # With a device map accelerate places the weights by what is free, and loading fails where nothing is.
+    is_placed = checkpoint.device_map is not None
+    weights = 0 if is_placed else checkpoint.parameters * element_bytes * 2 + checkpoint.weight_bytes
+    model = weights + cache + 600_000_000
+    return int(model + 3 * states + probes), int(model)
 
 
 def _evaluation_seconds(job: Job, cost: ModelCost, shards: Sequence[Shard]) -> float:
