@@ -19,7 +19,8 @@ from benchmark.tasks.prompt_template import render_prompts
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()
 NUMBERS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10,
-           "eleven": 11, "twelve": 12, "thirteen": 13, "fourteen": 14, "fifteen": 15, "sixteen": 16}  # fmt: skip
+           "eleven": 11, "twelve": 12, "thirteen": 13, "fourteen": 14, "fifteen": 15, "sixteen": 16, "seventeen": 17,
+           "eighteen": 18}  # fmt: skip
 
 
 def block(start: str) -> str:

@@ -44,3 +44,4 @@ def test_baselines_md_has_the_figures_of_gpt_control():
         assert f"| {title} | {' | '.join(decimals(word[name], 2) for word in figures['curve'])} |" in text
     for value in (figures["skill_alternatives"], figures["skill"]["value"], figures["label_skills"]["lr11"]):
         assert f"({decimals(value)})" in text
+    assert f"(delta {interval(represents('2026-11-30_gpt-control-generalize')['delta'])})" in text
