@@ -7,6 +7,7 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
+from page_figures import bounds, decimal
 
 from benchmark.board.sections.seed_spread import compare_recipes, measure_spread
 from benchmark.emergence.axis import choose_axis
@@ -48,10 +49,6 @@ def row(order: Order, points: Sequence[CurvePoint]) -> str:
 
 def table_row(cells: Sequence[str]) -> str:
     return " ".join(["|", *(f"{cell} |" if cell else "|" for cell in cells)])
-
-
-def decimal(value: float, sign: str = "") -> str:
-    return f"{value:{sign}.3f}".replace("0.", ".", 1)
 
 
 def figure(estimate: Estimate, verdict: str = "") -> str:
@@ -151,11 +148,6 @@ def test_the_page_compares_recipes_over_seeds(name: str) -> None:
     means = [bounds(spread.mean) for spread in spreads]
     differences = [bounds(compare_recipes(first, second), "+") for first, second in combinations(spreads, 2)]
     assert table_row([name, *means, *differences]) in PAGE
-
-
-def bounds(value: Estimate, sign: str = "") -> str:
-    low, high = decimal(value.low, sign), decimal(value.high, sign)
-    return f"{decimal(value.value, sign)} [{low}, {high}]"
 
 
 def content_row(path: Path) -> str:
