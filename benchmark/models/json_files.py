@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ MAX_LABELS = 100_000
 """transformers creates a name per label, at about 500 bytes each."""
 LAYER_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 WIDTH_KEYS = ("hidden_size", "n_embd", "d_model")
+FEED_FORWARD_KEYS = ("intermediate_size", "n_inner", "ffn_hidden_size", "ffn_dim")
+HEAD_KEYS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
+CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len")
 SIZE_KEYS = (*LAYER_KEYS, *WIDTH_KEYS, "vocab_size")
 MAX_DEPTH = 100
 
@@ -113,3 +117,27 @@ def read_config(folder: Path, num_tensors: int) -> dict[str, Any]:
                     "missing; save the model again"
                 )
     return config
+
+
+def find_size(config: dict[str, Any], keys: Sequence[str]) -> int | None:
+    """The first positive integer that a configuration has under one of the keys, its text model first; None without one."""
+    values = (part.get(key) for part in _text_configs(config) for key in keys)
+    return next((value for value in values if type(value) is int and value > 0), None)
+
+
+def key_width(config: dict[str, Any], width: int) -> int:
+    """Width of the keys, and of the values, of one layer: less than the model's width where query heads share them."""
+    heads = find_size(config, HEAD_KEYS)
+    if heads is None:
+        return width
+    # The later architecture of Falcon ignores `multi_query`, and its cache holds the keys of all query heads.
+    shares_one = any(
+        part.get("multi_query") is True and not part.get("new_decoder_architecture") for part in _text_configs(config)
+    )
+    key_heads = 1 if shares_one else find_size(config, ("num_key_value_heads",)) or heads
+    return key_heads * (find_size(config, ("head_dim",)) or -(-width // heads))
+
+
+def _text_configs(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """Parts of a configuration that may describe the text model, the most specific first."""
+    return [part for part in (config.get("text_config"), config) if isinstance(part, dict)]

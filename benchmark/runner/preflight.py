@@ -15,7 +15,17 @@ from benchmark.errors import ModelError
 from benchmark.models.architecture import check_architecture
 from benchmark.models.checkpoint import Checkpoint, available_memory
 from benchmark.models.huggingface import DTYPES, HuggingFaceModel
-from benchmark.models.json_files import CONFIG_FILE, LAYER_KEYS, WIDTH_KEYS, read_json
+from benchmark.models.json_files import (
+    CONFIG_FILE,
+    CONTEXT_KEYS,
+    FEED_FORWARD_KEYS,
+    HEAD_KEYS,
+    LAYER_KEYS,
+    WIDTH_KEYS,
+    find_size,
+    key_width,
+    read_json,
+)
 from benchmark.models.memory import MemoryCheckpoint
 from benchmark.models.tokenizer import check_token_ids, check_word_tokens, failures_as_model_errors
 from benchmark.probing.full_grid import count_grid_steps
@@ -48,8 +58,6 @@ from karel_env.recipe import Tasks
 MATMUL_SIZE = 768
 NUM_STREAMED = 80
 """Matrices whose weights are read in turn: 94 MB in bfloat16."""
-HEAD_KEYS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
-CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len")
 NUM_PREFLIGHT_TASKS = 200
 """Tasks whose prompts are tokenized."""
 
@@ -127,12 +135,12 @@ def check_fits(job: Job, protocol: Protocol, measurements: Sequence[Measurement]
         prompts = [prompt_ids(tokenizer, text) for text in render_prompts(job.suite, sample, template=template)]
         answers = tokenizer(programs, add_special_tokens=False)["input_ids"]
     program_tokens = sum(map(len, answers)) / len(answers)
-    check_token_ids(job.checkpoint.spec, [*prompts, *answers], _find_number(config, ("vocab_size",)))
+    check_token_ids(job.checkpoint.spec, [*prompts, *answers], find_size(config, ("vocab_size",)))
     prompt_tokens = max(map(len, prompts))
     new_tokens = HuggingFaceModel.max_new_tokens(
         tokenizer, job.suite.max_new_words * LENGTH_FACTOR[job.generation.track]
     )
-    context = _find_number(config, CONTEXT_KEYS)
+    context = find_size(config, CONTEXT_KEYS)
     if context is not None and context < prompt_tokens + new_tokens:
         remedy = _fitting_shots(job, tokenizer, template, sample, context - new_tokens)
         raise ModelError(
@@ -171,30 +179,6 @@ def _fitting_shots(job: Job, tokenizer: Any, template: PromptTemplate, sample: T
     return f"run it with --num-fewshot {fitting}, "
 
 
-def _text_configs(config: dict[str, Any]) -> list[dict[str, Any]]:
-    """Parts of a configuration that may describe the text model, the most specific first."""
-    return [part for part in (config.get("text_config"), config) if isinstance(part, dict)]
-
-
-def _find_number(config: dict[str, Any], keys: Sequence[str]) -> int | None:
-    """The first positive number that a configuration has under one of the keys; None if it has none."""
-    values = (part.get(key) for part in _text_configs(config) for key in keys)
-    return next((value for value in values if type(value) is int and value > 0), None)
-
-
-def key_width(config: dict[str, Any], width: int) -> int:
-    """Width of the keys, and of the values, of one layer: less than the model's width where query heads share them."""
-    heads = _find_number(config, HEAD_KEYS)
-    if heads is None:
-        return width
-    # The later architecture of Falcon ignores `multi_query`, and its cache holds the keys of all query heads.
-    shares_one = any(
-        part.get("multi_query") is True and not part.get("new_decoder_architecture") for part in _text_configs(config)
-    )
-    key_heads = 1 if shares_one else _find_number(config, ("num_key_value_heads",)) or heads
-    return key_heads * (_find_number(config, ("head_dim",)) or -(-width // heads))
-
-
 def _estimate_resources(
     job: Job,
     protocol: Protocol,
@@ -209,11 +193,11 @@ def _estimate_resources(
     # Probes of few columns are not bound by their products: the speed of bfloat16 would promise too much.
     probe_speed = matmul_flops(torch.float32)
     checkpoint, suite = job.checkpoint, job.suite
-    width = _find_number(config, WIDTH_KEYS) or 1024
-    layers = _find_number(config, LAYER_KEYS) or 24
+    width = find_size(config, WIDTH_KEYS) or 1024
+    layers = find_size(config, LAYER_KEYS) or 24
     shards = plan(job) + plan_dependent(job)
     is_scan = str(config.get("model_type", "")).startswith("mamba")
-    has_attention = _find_number(config, HEAD_KEYS) is not None
+    has_attention = find_size(config, HEAD_KEYS) is not None
     cost = ModelCost(
         2.0 * checkpoint.parameters / speed,
         SCAN_TOKEN_SECONDS if is_scan else 0.0,
@@ -238,7 +222,8 @@ def _estimate_resources(
     verdict_steps = count_blind_steps(protocol) + count_grid_steps(protocol, job.grid, layers + 1)
     probing = verdict_steps * states_per_step * verdict_pass / probe_speed
     probing += count_content_steps(protocol) / 12 * states_per_step * content_pass / probe_speed
-    memory, model = _estimate_memory(job, protocol, prompt_tokens + new_tokens, width, layers, classes, config)
+    text_tokens, read_tokens = prompt_tokens + new_tokens, prompt_tokens - prefix_tokens
+    memory, model = _estimate_memory(job, protocol, text_tokens, read_tokens, classes, config)
     return ResourceEstimate(
         len(shards),
         prompt_tokens,
@@ -253,20 +238,28 @@ def _estimate_resources(
 
 
 def _estimate_memory(
-    job: Job, protocol: Protocol, tokens: int, width: int, layers: int, classes: int, config: dict[str, Any]
+    job: Job, protocol: Protocol, text_tokens: int, read_tokens: int, classes: int, config: dict[str, Any]
 ) -> tuple[int, int]:
-    """Bytes of the run and, of these, of the model, with batches of the suite's size whose texts have `tokens` tokens."""
+    """Bytes of the run and, of these, of the model.
+
+    A batch has the suite's size; its texts have `text_tokens` tokens, of which `read_tokens` go through the model at a time.
+    """
     checkpoint, suite = job.checkpoint, job.suite
+    width, layers = find_size(config, WIDTH_KEYS) or 1024, find_size(config, LAYER_KEYS) or 24
     element_bytes = torch.empty((), dtype=DTYPES[job.dtype]).element_size()
     # States stay on disk; the inputs of a probe take two bytes per value, for as many seeds as there are threads.
     states = 2 * suite.probe_programs * suite.recipe.length[1] * width * 2 * torch.get_num_threads()
     # Keys and values, and as much again while a token is appended to them.
-    cache = suite.batch * tokens * key_width(config, width) * layers * 4 * element_bytes
+    cached_width = key_width(config, width)
+    cache = suite.batch * text_tokens * cached_width * layers * 4 * element_bytes
+    # In one block at a time: three activations of its feed-forward layer, and shared keys and values repeated per query head.
+    activations = 3 * read_tokens * (find_size(config, FEED_FORWARD_KEYS) or 4 * width)
+    activations += 2 * text_tokens * width if cached_width < width else 0
     probes = torch.get_num_threads() * GROUPS_PER_CHUNK * (width + classes) * protocol.hidden * 4 * 6
     # With a device map accelerate places the weights by what is free, and loading fails where nothing is.
     is_placed = checkpoint.device_map is not None
     weights = 0 if is_placed else checkpoint.parameters * element_bytes * 2 + checkpoint.weight_bytes
-    model = weights + cache + 600_000_000
+    model = weights + cache + suite.batch * activations * element_bytes + 600_000_000
     return int(model + 3 * states + probes), int(model)
 
 

@@ -19,6 +19,7 @@ import torch
 
 from benchmark.errors import ModelError
 from benchmark.models.huggingface import CACHE_OUTPUTS, PADDING_SENSITIVE_TYPES, HuggingFaceModel
+from benchmark.models.json_files import key_width
 from benchmark.models.steering.cached_passes import is_plain, recorded_outputs, reserve, restored, skipped_blocks
 from benchmark.models.steering.hooks import PassHooks, hook_blocks
 from benchmark.models.steering.words import (
@@ -59,7 +60,8 @@ class SteerableTransformer:
         self.model, self.continuations = model, tuple(continuations)
         self.sites = tuple(f"block {i}" for i in range(len(model.blocks)))
         config = model.model.config.get_text_config()
-        bytes_per_row = _TYPICAL_TOKENS * len(model.blocks) * 2 * config.hidden_size * 4
+        cached_width = key_width(config.to_dict(), config.hidden_size)
+        bytes_per_row = _TYPICAL_TOKENS * len(model.blocks) * 2 * cached_width * 4
         self.batch_rows = max(1, min(_MAX_ROWS, _MAX_CACHE_BYTES // bytes_per_row))
         self.prompt_tokens: dict[str, list[int]] = {}
         self.prefix_tokens: dict[str, PrefixAlignment] = {}
