@@ -9,8 +9,8 @@ import numpy as np
 
 from baselines.tokenizer import END, LINE_END, PAD, cell_pairs, vocabulary
 from benchmark.tasks.prompts import INPUT, OUTPUT, PROGRAM
+from karel_env.generation.recipe import Tasks
 from karel_env.language import HEADER, WORDS
-from karel_env.recipe import Tasks
 from karel_env.world import COUNT_GLYPHS, ROBOT_GLYPHS, Worlds
 
 LOSSES = ("outputs", "program", "all")

@@ -28,7 +28,7 @@ from benchmark.cli.options import SEED, resolve_device
 from benchmark.command import make_folder, run_command, silence_libraries
 from benchmark.errors import ModelError, UsageError
 from karel_env.command import integer, number
-from karel_env.dialects import KAREL
+from karel_env.syntax.dialects import KAREL
 
 MODULE = "baselines.tune"
 

@@ -28,14 +28,14 @@ from typing import Any
 import numpy as np
 
 from karel_env.command import CommandParser, UsageExit, integer, run_command
+from karel_env.execution.interpreter import STATUSES, Execution, run
 from karel_env.extras.token_syntax import parse_either
-from karel_env.interpreter import STATUSES, Execution, run
 from karel_env.language import Programs
 from karel_env.limits import EVENT_LIMIT, MAX_EVENTS, MODES
-from karel_env.parser import ParseError
 from karel_env.semantics import PICK, PUT
 from karel_env.single import ProgramRun
 from karel_env.single import run as run_program
+from karel_env.syntax.parser import ParseError
 from karel_env.world import MAX_COUNT, MAX_SIDE, WALL, Worlds, brief
 
 BATCH = 256

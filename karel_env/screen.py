@@ -21,8 +21,8 @@ import numpy as np
 
 from karel_env.command import UsageExit, run_command
 from karel_env.features import FEATURES, class_counts, labels
+from karel_env.generation.recipe import Recipe
 from karel_env.language import ACTIONS
-from karel_env.recipe import Recipe
 from karel_env.semantics import EFFECTS, FLIP, ORIGINAL, Semantics, mirror_classes
 
 THRESHOLD = 0.2
@@ -40,9 +40,9 @@ DOCUMENT = Path(__file__).parent.parent / "docs" / "alternatives.md"
 def derivability(semantics: list[Semantics], sample: int = SAMPLE, seed: int = SEED) -> np.ndarray:
     """Skill with which true state, start and step predict each alternative label; float64 [semantics, F]."""
     # Here, since the table of the screen is also read where nothing is compiled.
-    from karel_env.compiler import compile_programs
-    from karel_env.generator import generate
-    from karel_env.interpreter import run
+    from karel_env.execution.compiler import compile_programs
+    from karel_env.execution.interpreter import run
+    from karel_env.generation.generator import generate
 
     tasks = generate(SCREENED, seed, "audit", np.arange(sample), threads=0)
     inputs = tasks.inputs[:, 0]

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from karel_env.execution.interpreter import MAX_EVENTS, STATUSES, Execution
+from karel_env.execution.interpreter import run as run_batch
+from karel_env.execution.stepping import State, play
 from karel_env.extras.token_syntax import parse_either
-from karel_env.interpreter import MAX_EVENTS, STATUSES, Execution
-from karel_env.interpreter import run as run_batch
 from karel_env.language import WORDS, Programs
 from karel_env.semantics import ORIGINAL, Semantics
-from karel_env.stepping import State, play
 from karel_env.world import HEADINGS, Worlds, parse_world, world_text
 
 

@@ -22,15 +22,15 @@ import numpy as np
 from numba import njit
 from tabulate import tabulate
 
-from karel_env import control_flow, generator
 from karel_env.command import UsageExit
-from karel_env.compiler import Code, compile_programs
-from karel_env.control_flow import ControlRecipe
+from karel_env.execution.compiler import Code, compile_programs
+from karel_env.execution.interpreter import run
 from karel_env.extras.lockstep import run_lockstep
 from karel_env.extras.state_array import corner_planes
 from karel_env.extras.token_syntax import token_text
-from karel_env.generator import Recipe, Tasks
-from karel_env.interpreter import run
+from karel_env.generation import control_flow, generator
+from karel_env.generation.control_flow import ControlRecipe
+from karel_env.generation.generator import Recipe, Tasks
 
 ICML24 = Recipe(
     height=(8, 8), width=(8, 8), wall=0.1, marker=0.1, length=(1, 10), weights=(5, 3, 3, 2, 2), examples=10
@@ -175,9 +175,9 @@ def floor_rows(rounds: int) -> list[dict[str, Any]]:
 
 _START = """
 import time; started = time.perf_counter()
-import karel_env.interpreter as i
+import karel_env.execution.interpreter as i
 imported = time.perf_counter() - started
-from karel_env.language import Programs; from karel_env.parser import parse; from karel_env.world import parse_world
+from karel_env.language import Programs; from karel_env.syntax.parser import parse; from karel_env.world import parse_world
 programs, worlds = Programs.of([parse("def run() { move() }")] * 2), parse_world("> .")[None, None][[0, 0]][:, [0] * 4]
 started = time.perf_counter()
 for mode in ("noop", "crash"):

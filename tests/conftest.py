@@ -100,7 +100,7 @@ def _start_compiler(config: pytest.Config) -> str:
         return known
     config._compiling = ""  # type: ignore[attr-defined]
     root = Path(__file__).parents[1]
-    if not any((root / "karel_env" / "__pycache__").glob("machine._run_lanes-*.nbi")):
+    if not any((root / "karel_env" / "execution" / "__pycache__").glob("machine._run_lanes-*.nbi")):
         lock, config._compiling = tempfile.mkstemp(prefix="karel-compiling-")  # type: ignore[attr-defined]
         fcntl.flock(lock, fcntl.LOCK_EX)
         config._compiler = subprocess.Popen(  # type: ignore[attr-defined]

@@ -100,9 +100,10 @@ def test_probing_loads_no_model_library() -> None:
 
 
 def test_packages_and_files_are_small() -> None:
-    sizes = {path: len(path.read_text().splitlines()) for path in MODULES}
+    modules = [path for name in ("benchmark", "karel_env", "baselines") for path in (ROOT / name).rglob("*.py")]
+    sizes = {path: len(path.read_text().splitlines()) for path in modules}
     assert not {str(path): lines for path, lines in sizes.items() if lines > MOST_LINES}
-    packages = {path.parent for path in MODULES}
+    packages = {path.parent for path in modules}
     assert not {folder.name for folder in packages if len(list(folder.glob("[a-z]*.py"))) > MOST_MODULES}
 
 

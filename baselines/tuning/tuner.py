@@ -51,7 +51,7 @@ class TuningSettings:
         digest: SHA-256 of its files.
         task: `execute` or `write`.
         suite: name of the suite whose worlds and statements are used.
-        dialect: one of `karel_env.dialects.DIALECTS`.
+        dialect: one of `karel_env.syntax.dialects.DIALECTS`.
         steps, batch: optimiser steps, and tasks per step.
         learning_rate: largest learning rate of AdamW.
         seed: seed of the tasks and of new weights.

@@ -21,10 +21,10 @@ from benchmark.tasks.prompt_template import render_prompts
 from benchmark.tasks.prompts import prompt_ids
 from benchmark.tasks.suite import Suite
 from benchmark.tasks.task_sets import TaskSets
-from karel_env.dialects import KAREL, program_bodies, program_texts
-from karel_env.interpreter import run
+from karel_env.execution.interpreter import run
+from karel_env.generation.recipe import ControlRecipe, Tasks
 from karel_env.language import CLOSE, HEADER, Programs
-from karel_env.recipe import ControlRecipe, Tasks
+from karel_env.syntax.dialects import KAREL, program_bodies, program_texts
 from karel_env.world import Worlds, world_texts
 
 WRITE = "write"

@@ -24,8 +24,8 @@ from benchmark.probing.protocol import GRIDS, STANDARD, STANDARD_GRID, Protocol
 from benchmark.tasks.prompt_template import FEWSHOT, TRACKS, TRAINED
 from benchmark.tasks.stage import TEST
 from benchmark.tasks.suite import MAX_SHOTS, Suite, load_suite
-from karel_env.dialects import DIALECTS, KAREL
 from karel_env.features import PRIMARY
+from karel_env.syntax.dialects import DIALECTS, KAREL
 
 if TYPE_CHECKING:
     from benchmark.api.frames import DataFrame

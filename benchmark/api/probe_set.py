@@ -14,8 +14,8 @@ from benchmark.probing.protocol import STANDARD, Protocol
 from benchmark.tasks.probe_sets import first_inputs
 from benchmark.tasks.prompt_template import render_prompts
 from benchmark.tasks.suite import Suite, blind_tasks, load_suite
+from karel_env.generation.recipe import Tasks
 from karel_env.language import FIRST_CONDITION, HEADER, HEADER_TEXT, WORDS, Programs
-from karel_env.recipe import Tasks
 from karel_env.world import Worlds
 
 SEPARATOR = " "

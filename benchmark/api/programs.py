@@ -12,8 +12,8 @@ from benchmark.tasks.prompt_template import render_prompts
 from benchmark.tasks.scoring import Scores
 from benchmark.tasks.scoring import score_programs as score_continuations
 from benchmark.tasks.suite import Suite, load_suite, test_tasks
+from karel_env.generation.recipe import Tasks
 from karel_env.language import HEADER_TEXT
-from karel_env.recipe import Tasks
 
 
 def load_tasks(suite: Suite | str = "laptop", limit: int | None = None) -> Tasks:

@@ -18,11 +18,11 @@ from benchmark.probing.readout import Readout
 from benchmark.tasks.probe_sets import first_inputs
 from benchmark.tasks.scoring import OUTCOMES
 from benchmark.tasks.suite import Suite, blind_tasks, test_tasks
-from karel_env.dialects import HEADERS, append_body, body_dialect, parse_program
+from karel_env.generation.recipe import Tasks
 from karel_env.language import ACTIONS, HEADER, WORDS, Programs
-from karel_env.parser import ParseError
-from karel_env.recipe import Tasks
 from karel_env.semantics import ADVERSARIAL, FLIP, ORIGINAL, Semantics, mirror_classes
+from karel_env.syntax.dialects import HEADERS, append_body, body_dialect, parse_program
+from karel_env.syntax.parser import ParseError
 from karel_env.world import Worlds
 
 SOLVED, SHOWN_ONLY = "solved", "shown examples only"
@@ -56,7 +56,7 @@ def build_player_tasks(suite: Suite, samples: Sequence[Mapping[str, Any]]) -> li
 
 
 def _player_task(suite: Suite, task: Any, sample: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    from karel_env.interpreter import STATUSES, run
+    from karel_env.execution.interpreter import STATUSES, run
 
     text = str(sample["text"])
     entry = {
@@ -160,9 +160,9 @@ def world_to_json(world: Worlds) -> list[Any]:
 
 def steps_to_json(tokens: np.ndarray, world: Worlds, semantics: Semantics = ORIGINAL) -> list[list[Any]]:
     """Steps of one program in one world, at most `MAX_STEPS`; token indices start after the header."""
-    from karel_env.compiler import compile_programs
-    from karel_env.interpreter import run
-    from karel_env.stepping import snapshots
+    from karel_env.execution.compiler import compile_programs
+    from karel_env.execution.interpreter import run
+    from karel_env.execution.stepping import snapshots
 
     trace = run(
         compile_programs(Programs.of([tokens])),

@@ -24,7 +24,7 @@ from benchmark.statistics import Estimate, wilson
 from benchmark.submit.check_record import drop_unverified
 from benchmark.submit.schema import FLAGGED, WITHDRAWN, Submission
 from benchmark.tasks.suite import load_suite
-from karel_env.dialects import KAREL
+from karel_env.syntax.dialects import KAREL
 
 TRAINED = "trained"
 RECORD_PATTERN = "*/record.json"

@@ -23,9 +23,9 @@ from torch.nn import functional
 from benchmark.probing.labels import MISSING, ProbeSet
 from benchmark.probing.token_history import world_features
 from benchmark.tasks.suite import Suite
-from karel_env import generator
+from karel_env.execution.interpreter import run
 from karel_env.features import class_counts, labels
-from karel_env.interpreter import run
+from karel_env.generation import generator
 from karel_env.language import ACTIONS, HEADER, Programs
 from karel_env.world import Worlds
 

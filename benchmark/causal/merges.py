@@ -102,7 +102,7 @@ def merge_pairs(suite: Suite, settings: PairSettings = STANDARD_PAIRS) -> MergeP
 
 def _state_keys(prefix: np.ndarray, inputs: Worlds, task: np.ndarray, semantics: Semantics) -> np.ndarray:
     programs = Programs.straight_line(prefix, np.full(len(prefix), prefix.shape[1]))
-    from karel_env.interpreter import run
+    from karel_env.execution.interpreter import run
 
     return hash_states(run(programs, inputs, semantics).worlds, task)
 

@@ -17,9 +17,9 @@ import numpy as np
 
 from benchmark.causal.targets import END, TURNS, SuffixTable, check_straight_line, execute_prefixes, turn_robots
 from benchmark.tasks.suite import Suite, test_tasks
+from karel_env.generation.recipe import ControlRecipe, Tasks
 from karel_env.language import WORDS
 from karel_env.limits import GAMMA
-from karel_env.recipe import ControlRecipe, Tasks
 from karel_env.world import Worlds
 
 PAIRS_VERSION = 1
@@ -155,7 +155,7 @@ def causal_tasks(suite: Suite, indices: np.ndarray) -> Tasks:
     """Tasks of the causal measurement: training lengths, a stream of their own, disjoint from the test tasks."""
     check_straight_line(suite)
     recipe = replace(suite.recipe, length=suite.train_length)
-    from karel_env import generator
+    from karel_env.generation import generator
 
     return generator.generate(recipe, suite.seed + CAUSAL_STREAM, "audit", indices, excluded=test_tasks(suite).key)
 
@@ -340,7 +340,7 @@ def _limit_per_task(
 
 
 def _mix(z: np.ndarray) -> np.ndarray:
-    """The finaliser of SplitMix64 on an array, see `karel_env.draws.mix`."""
+    """The finaliser of SplitMix64 on an array, see `karel_env.generation.draws.mix`."""
     with np.errstate(over="ignore"):
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -17,12 +17,12 @@ import numpy as np
 
 from benchmark.errors import UsageError
 from benchmark.tasks.suite import Suite
+from karel_env.generation.recipe import ControlRecipe
 from karel_env.language import ACTIONS, CLOSE, WORDS, Programs
-from karel_env.recipe import ControlRecipe
 from karel_env.world import Worlds
 
 if TYPE_CHECKING:
-    from karel_env.compiler import Code
+    from karel_env.execution.compiler import Code
 
 NEXT_WORDS = (*WORDS[: len(ACTIONS)], WORDS[CLOSE])
 """The six continuations of a straight-line program: an action, or the closing bracket."""
@@ -78,7 +78,7 @@ class SuffixTable:
     @cached_property
     def code(self) -> Code:
         """The Q suffixes, compiled."""
-        from karel_env.compiler import compile_programs
+        from karel_env.execution.compiler import compile_programs
 
         return compile_programs(Programs.straight_line(self.actions, self.lengths))
 
@@ -121,7 +121,7 @@ class SuffixTable:
     def _total_weights(self, states: Worlds, outputs: Worlds) -> np.ndarray:
         """float64 [M, 6], summed weights of the suffixes that reach all outputs, by first word."""
         num_states, num_suffixes = len(states), len(self.lengths)
-        from karel_env.interpreter import run
+        from karel_env.execution.interpreter import run
 
         first = run(self.code, _repeat(states[:, 0], num_suffixes)).worlds
         suffix, state = np.nonzero(equal_worlds(first, _repeat(outputs[:, 0], num_suffixes), self.equality))
@@ -166,7 +166,7 @@ def turn_robots(worlds: Worlds, turns: np.ndarray) -> Worlds:
 def execute_prefixes(prefixes: np.ndarray, inputs: Worlds) -> Worlds:
     """Worlds [M, E] after the actions `prefixes`, int8 [M, K], in the worlds `inputs` [M, E]."""
     lengths = np.full(len(prefixes), prefixes.shape[1])
-    from karel_env.interpreter import run
+    from karel_env.execution.interpreter import run
 
     return run(Programs.straight_line(prefixes, lengths), inputs).worlds
 

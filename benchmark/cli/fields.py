@@ -13,7 +13,7 @@ from benchmark.models.interface import DTYPE_NAMES
 from benchmark.tasks.prompt_template import TRACKS, TRAINED
 from benchmark.tasks.suite import MAX_SHOTS
 from karel_env.command import integer
-from karel_env.dialects import DIALECTS, KAREL
+from karel_env.syntax.dialects import DIALECTS, KAREL
 
 AUTO = "auto"
 DEFAULT_SUITE = "laptop"

@@ -25,7 +25,7 @@ from benchmark.models.devices.device_map import DeviceMap
 from benchmark.models.interface import ATTENTIONS, QUANTIZATIONS, LoadOptions
 from benchmark.tasks.prompt_template import FEWSHOT
 from karel_env.command import integer, number
-from karel_env.dialects import KAREL
+from karel_env.syntax.dialects import KAREL
 
 if TYPE_CHECKING:
     from benchmark.models.checkpoint import Checkpoint

@@ -30,7 +30,7 @@ from benchmark.tasks.extraction import extract_program
 from benchmark.tasks.prompt_template import render_prompts
 from benchmark.tasks.prompts import prompt_ids
 from benchmark.tasks.scoring import score_programs, summarize
-from karel_env.dialects import KAREL, PYTHON, body_dialect
+from karel_env.syntax.dialects import KAREL, PYTHON, body_dialect
 
 MAX_PRECISION_CHANGE = 0.05
 """Relative difference to float32 states above which probes may be affected."""

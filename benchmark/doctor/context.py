@@ -14,7 +14,7 @@ from benchmark.runner.plan import GenerationOptions, Job
 from benchmark.runner.worker import Worker
 from benchmark.tasks.prompt_template import LENGTH_FACTOR, render_prompts
 from benchmark.tasks.suite import Suite, test_tasks
-from karel_env.dialects import KAREL, program_bodies
+from karel_env.syntax.dialects import KAREL, program_bodies
 
 OK, WARN, FAIL, SKIPPED = "ok", "warn", "fail", "-"
 NUM_TASKS = 2

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from benchmark.ladder.ladder_tasks import ANSWER, PROGRAM, QUESTION, WORLD
 from benchmark.ladder.questions import Executions, list_questions
 from benchmark.models.interface import GREEDY, Decoding, Generation
-from karel_env.dialects import parse_program
-from karel_env.interpreter import run
+from karel_env.execution.interpreter import run
 from karel_env.language import Programs
+from karel_env.syntax.dialects import parse_program
 from karel_env.world import parse_world
 
 WRONG = -10.0

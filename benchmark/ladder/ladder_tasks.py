@@ -11,10 +11,10 @@ import numpy as np
 from benchmark.ladder.questions import Executions, Question, list_questions
 from benchmark.tasks.prompt_template import apply_chat_template
 from benchmark.tasks.suite import Suite
-from karel_env.dialects import KAREL, PYTHON, program_texts
+from karel_env.generation.recipe import ControlRecipe, Tasks
 from karel_env.language import CONDITIONS, Programs
-from karel_env.recipe import ControlRecipe, Tasks
 from karel_env.semantics import MOVE
+from karel_env.syntax.dialects import KAREL, PYTHON, program_texts
 from karel_env.world import Worlds, world_texts
 
 TASKS_VERSION = 1
@@ -88,7 +88,7 @@ def draw_ladder(
         suite: the suite.
         per_length: number of tasks per program length.
         num_shots: number of solved examples.
-        dialect: one of `karel_env.dialects.DIALECTS`.
+        dialect: one of `karel_env.syntax.dialects.DIALECTS`.
         tokenizer: a transformers tokenizer whose chat template renders the prompts; None for plain text.
     """
     shortest, longest = suite.recipe.length
@@ -134,9 +134,9 @@ def draw_executed(suite: Suite, lengths: tuple[int, int], seed: int, purpose: st
     Args:
         suite: the suite.
         lengths: (shortest, longest) program in statements.
-        seed, purpose, indices: see `karel_env.generator.generate`.
+        seed, purpose, indices: see `karel_env.generation.generator.generate`.
     """
-    from karel_env import control_flow, generator
+    from karel_env.generation import control_flow, generator
 
     recipe = replace(suite.recipe, length=lengths)
     if isinstance(recipe, ControlRecipe):

@@ -11,8 +11,8 @@ from functools import cached_property
 
 import numpy as np
 
+from karel_env.execution.interpreter import run
 from karel_env.features import labels
-from karel_env.interpreter import run
 from karel_env.language import ACTIONS, CLOSE, FIRST_CONDITION, HEADER, Programs
 from karel_env.semantics import MOVE
 from karel_env.world import HEADINGS, Worlds

@@ -18,7 +18,7 @@ from benchmark.models.memory import MemoryCheckpoint
 from benchmark.tasks.prompt_template import render_prompts
 from benchmark.tasks.prompts import prompt_ids
 from benchmark.tasks.suite import Suite, blind_tasks
-from karel_env.dialects import program_bodies
+from karel_env.syntax.dialects import program_bodies
 
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len")
 SAMPLE_TASKS = 32

@@ -20,8 +20,8 @@ from benchmark.probing.version4.readable_record import NUM_WORDS
 from benchmark.probing.version4.turn_pairs import MARKER_PAIRS, ORIGINAL_PAIR, rotations
 from benchmark.tasks.shared_prompts import PROGRAMS_PER_PROMPT, SharedPrompts, shared_prompts
 from benchmark.tasks.suite import Suite
+from karel_env.generation.recipe import ControlRecipe
 from karel_env.language import HEADER
-from karel_env.recipe import ControlRecipe
 
 LABELS = (ORIGINAL_PAIR, *MARKER_PAIRS)
 """The labels that are probed: rotation, and rotation under the marker alternatives."""

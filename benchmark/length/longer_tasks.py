@@ -19,8 +19,8 @@ from benchmark.statistics import Estimate, wilson
 from benchmark.tasks.prompt_template import render_prompts
 from benchmark.tasks.scoring import score_programs
 from benchmark.tasks.suite import Suite, test_tasks
+from karel_env.generation.recipe import Tasks
 from karel_env.language import ACTIONS
-from karel_env.recipe import Tasks
 
 LENGTH_STREAM = 0x6C656E677468
 """Distance between the seed of a suite and the seed of its longer tasks."""
@@ -54,7 +54,7 @@ class LongTaskResult:
 def draw_longer_tasks(suite: Suite, factor: int, num_tasks: int) -> Tasks:
     """Tasks whose reference is exactly `factor` times as long as the longest training program; none is a test task."""
     check_suite(suite)
-    from karel_env import generator
+    from karel_env.generation import generator
 
     length = program_length(suite, factor)
     recipe = replace(suite.recipe, length=(length, length))

@@ -99,7 +99,7 @@ class Checkpoint:
             return ""
 
 
-BASELINE_REGISTRY = "baselines.registry"
+BASELINE_REGISTRY = "baselines.non_neural.registry"
 """Module of the baselines; imported only if a spec names one, since `benchmark` does not depend on `baselines`."""
 
 

@@ -20,8 +20,8 @@ from transformers import LogitsProcessor, StoppingCriteria, StoppingCriteriaList
 
 from benchmark.errors import ModelError
 from benchmark.models.interface import Decoding
-from karel_env.dialects import KAREL, PYTHON
-from karel_env.grammar import continuation_grammar
+from karel_env.syntax.dialects import KAREL, PYTHON
+from karel_env.syntax.grammar import continuation_grammar
 
 DEDENT = re.compile(r"\n(?=\S)")
 """What ends a function of Python: the line break before a line that is not indented."""

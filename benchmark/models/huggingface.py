@@ -30,8 +30,8 @@ from benchmark.models.preamble import Preamble
 from benchmark.models.token_alignment import align_tokens, select_word_states
 from benchmark.models.tokenizer import load_tokenizer
 from benchmark.tasks.prompts import prompt_ids
-from karel_env.dialects import KAREL
 from karel_env.language import WORDS
+from karel_env.syntax.dialects import KAREL
 
 CACHE_OUTPUTS = ("cache", "past_key_values", "cache_params", "state")
 """Names of the cache among the outputs of transformers models."""

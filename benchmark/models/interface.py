@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from benchmark.errors import UsageError
-from karel_env.dialects import KAREL
+from karel_env.syntax.dialects import KAREL
 
 SCHEMES = ("path", "hf", "baseline", "py")
 SPEC_FORMS = "path:FOLDER, hf:org/name, hf:org/name@revision, baseline:NAME or py:package.module:factory"
@@ -98,7 +98,7 @@ class LanguageModel(Protocol):
         ...
 
     def hidden_states(self, prompts: Sequence[str], programs: Sequence[str]) -> HiddenStates:
-        """Hidden states of each program (its body, see `karel_env.dialects`) after its prompt, as one batch."""
+        """Hidden states of each program (its body, see `karel_env.syntax.dialects`) after its prompt, as one batch."""
         ...
 
     def log_likelihoods(self, prompts: Sequence[str], programs: Sequence[str]) -> list[tuple[float, int]]:

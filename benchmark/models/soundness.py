@@ -18,8 +18,8 @@ from benchmark.models.huggingface import HuggingFaceModel
 from benchmark.models.interface import LanguageModel
 from benchmark.models.validated import ValidatedModel
 from benchmark.tasks.prompts import prompt_ids
-from karel_env.dialects import append_body, word_spans
 from karel_env.language import ACTIONS, WORDS
+from karel_env.syntax.dialects import append_body, word_spans
 
 MAX_STATE_CHANGE = {"float64": 1e-8, "float32": 1e-4, "float16": 5e-3, "bfloat16": 2e-2}
 """Largest change of states or logits, relative to their norm, that is attributed to rounding; most models change by 0."""

@@ -11,7 +11,7 @@ import numpy as np
 from benchmark.errors import ModelError
 from benchmark.models.interface import HiddenStates
 from benchmark.tasks.prompts import prompt_ids
-from karel_env.dialects import PYTHON, body_dialect, word_spans
+from karel_env.syntax.dialects import PYTHON, body_dialect, word_spans
 
 ADVICE = "word positions are not defined; the tokenizer must split texts at spaces"
 
@@ -31,7 +31,7 @@ class TokenAlignment:
 
 
 def align_tokens(tokenizer: Any, prompt: str, program: str) -> TokenAlignment:
-    """Align a program (its body, see `karel_env.dialects`) after its prompt with its tokens.
+    """Align a program (its body, see `karel_env.syntax.dialects`) after its prompt with its tokens.
 
     Raises:
         ModelError: the tokens of the prompt change when the program follows, or a token spans two items.

@@ -20,7 +20,7 @@ from karel_env.semantics import ORIGINAL, Semantics, mirror_classes
 from karel_env.world import Worlds
 
 if TYPE_CHECKING:
-    from karel_env.compiler import Code
+    from karel_env.execution.compiler import Code
 
 MISSING = -1
 """Class of a state that does not exist: the token is never executed, or the offset is outside the execution."""
@@ -153,7 +153,7 @@ def label_actions(
     programs: Programs, inputs: Worlds, semantics: Sequence[Semantics], offsets: Sequence[int] = (0,)
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Fields `program`, `word`, `step` and `classes_by_offset` of `ProbeSet`; arguments of `build_probe_set`."""
-    from karel_env.compiler import compile_programs
+    from karel_env.execution.compiler import compile_programs
 
     code = compile_programs(programs)
     program, word, step = _action_words(programs)
@@ -195,7 +195,7 @@ def _classes(
     offsets: Sequence[int],
 ) -> np.ndarray:
     """int16 [O, F, R], classes of the states around the first execution of each action token."""
-    from karel_env.interpreter import run
+    from karel_env.execution.interpreter import run
 
     result = run(code, inputs, semantics, trace=True)
     trace = result.trace

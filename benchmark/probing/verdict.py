@@ -44,7 +44,7 @@ from benchmark.probing.token_history import token_history_states
 from benchmark.tasks.probe_sets import first_inputs
 from benchmark.tasks.suite import Suite, blind_tasks
 from karel_env.features import FEATURES
-from karel_env.recipe import Tasks
+from karel_env.generation.recipe import Tasks
 from karel_env.screen import valid_alternatives
 from karel_env.semantics import ADVERSARIAL, FLIP
 

@@ -1,6 +1,6 @@
 """The blind set of `relative`: that of protocol 4, or programs with control flow for a suite that has them.
 
-Programs with control flow are taken as they are drawn (`karel_env.unselected`), with uniform actions and as many statements
+Programs with control flow are taken as they are drawn (`karel_env.generation.unselected`), with uniform actions and as many statements
 as the blind programs of the suite have actions; only a program that was drawn before is left out.
 """
 
@@ -13,8 +13,8 @@ import numpy as np
 from benchmark.probing.version4.rotation_protocol import RotationProtocol
 from benchmark.tasks.shared_prompts import SharedPrompts, shared_prompts
 from benchmark.tasks.suite import Suite, num_blind_programs
+from karel_env.generation.recipe import ControlRecipe, Tasks
 from karel_env.language import ACTIONS, Programs
-from karel_env.recipe import ControlRecipe, Tasks
 
 SCREEN_SEED = 1
 
@@ -43,8 +43,8 @@ def draw_screen_programs(suite: Suite, count: int) -> Tasks:
 
 
 def _draw(suite: Suite, seed: int, purpose: str, count: int) -> Tasks:
-    from karel_env.generator import generate
-    from karel_env.unselected import draw_unselected
+    from karel_env.generation.generator import generate
+    from karel_env.generation.unselected import draw_unselected
 
     recipe = replace(suite.recipe, length=(suite.blind_length,) * 2, weights=(1,) * len(ACTIONS))
     if isinstance(recipe, ControlRecipe):

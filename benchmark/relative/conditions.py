@@ -22,7 +22,7 @@ from benchmark.probing.version4.rotation_protocol import RotationProtocol
 from benchmark.probing.version4.turn_pairs import SEMANTIC_PAIRS
 from benchmark.relative.control_labels import SEMANTICS, ControlProbeSet, number_texts
 from benchmark.statistics import bootstrap_weights
-from karel_env.interpreter import run
+from karel_env.execution.interpreter import run
 from karel_env.language import FIRST_CONDITION, FIRST_COUNT, HEADER, Programs
 from karel_env.semantics import Semantics
 from karel_env.world import Worlds

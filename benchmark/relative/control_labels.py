@@ -19,7 +19,7 @@ from benchmark.probing.labels import MISSING, Split
 from benchmark.probing.protocol import Protocol
 from benchmark.probing.version4.relative_labels import RelativeProbeSet, action_prefixes, representative
 from benchmark.probing.version4.turn_pairs import NUM_ROTATIONS, SAME_WORDS_PAIRS, SEMANTIC_PAIRS
-from karel_env.first_executions import ActionWords, run_to_words
+from karel_env.execution.first_executions import ActionWords, run_to_words
 from karel_env.language import HEADER, Programs
 from karel_env.limits import MAX_EVENTS
 from karel_env.world import Worlds

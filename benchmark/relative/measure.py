@@ -40,8 +40,8 @@ from benchmark.relative.sampled_records import NUM_SAMPLES, sample_records
 from benchmark.statistics import Estimate
 from benchmark.tasks.shared_prompts import SharedPrompts
 from benchmark.tasks.suite import Suite
+from karel_env.generation.recipe import ControlRecipe, Tasks
 from karel_env.limits import MAX_EVENTS
-from karel_env.recipe import ControlRecipe, Tasks
 
 SCREEN_PROGRAMS = 20_000
 """Programs from which the derivability of the alternatives is estimated."""

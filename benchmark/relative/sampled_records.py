@@ -34,7 +34,7 @@ from benchmark.probing.version4.rotation_protocol import RotationProtocol
 from benchmark.probing.version4.turn_pairs import SAME_WORDS_PAIRS, SEMANTIC_PAIRS
 from benchmark.relative.control_labels import SEMANTICS, SUMS, ControlProbeSet
 from benchmark.relative.samples import sample_counts, sample_places, sample_sums
-from karel_env.first_executions import FirstExecutions, run_to_words
+from karel_env.execution.first_executions import FirstExecutions, run_to_words
 
 NUM_SAMPLES = 64
 PRIOR_WEIGHTS = (0.05, 0.5, 4.0)

@@ -24,9 +24,9 @@ from benchmark.runner.plan import Job
 from benchmark.tasks.prompt_template import PLAIN, TRAINED, PromptTemplate, build_prompt_template, render_prompts
 from benchmark.tasks.shared_prompts import SharedPrompts
 from benchmark.tasks.suite import Suite, shot_tasks
-from karel_env.dialects import program_bodies
+from karel_env.generation.recipe import Tasks
 from karel_env.language import FIRST_CONDITION, HEADER
-from karel_env.recipe import Tasks
+from karel_env.syntax.dialects import program_bodies
 
 
 def blind_template(job: Job) -> PromptTemplate:

@@ -51,9 +51,9 @@ from benchmark.tasks.prompt_template import LENGTH_FACTOR, PromptTemplate, build
 from benchmark.tasks.prompts import prompt_ids
 from benchmark.tasks.stage import GENERATED
 from benchmark.tasks.suite import limit_test_tasks, test_tasks
-from karel_env.dialects import program_texts
 from karel_env.features import class_counts
-from karel_env.recipe import Tasks
+from karel_env.generation.recipe import Tasks
+from karel_env.syntax.dialects import program_texts
 
 MATMUL_SIZE = 768
 NUM_STREAMED = 80

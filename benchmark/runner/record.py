@@ -22,7 +22,7 @@ from benchmark.tasks.pass_at_k import ConstrainedSummary, SampledSummary
 from benchmark.tasks.prompt_template import TRAINED
 from benchmark.tasks.scoring import Summary
 from benchmark.tasks.suite import Suite, set_prompts
-from karel_env.dialects import KAREL
+from karel_env.syntax.dialects import KAREL
 
 SCHEMA_VERSION = 4
 

@@ -65,7 +65,7 @@ from benchmark.tasks.suite import (
     set_prompts,
     test_tasks,
 )
-from karel_env.dialects import KAREL
+from karel_env.syntax.dialects import KAREL
 
 GRID_STAGE, PROBING = "grid", "probing"
 REPRESENTS, PREVIEW = RepresentsMeasurement.name, PreviewMeasurement.name

@@ -9,7 +9,7 @@ from benchmark.installation.cache_settings import DEFAULT_CACHE, CacheSettings
 from benchmark.probing.protocol import STANDARD, Protocol
 from benchmark.runner.measurements.registry import STANDARD_MEASUREMENTS
 from benchmark.runner.plan import DEFAULT_GENERATION, GenerationOptions
-from karel_env.dialects import KAREL
+from karel_env.syntax.dialects import KAREL
 
 
 @dataclass(frozen=True)

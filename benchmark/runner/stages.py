@@ -23,7 +23,7 @@ from benchmark.runner.plan import Job, Shard, task_sets
 from benchmark.runner.store import CORRUPT, VALID, StagedResult
 from benchmark.tasks.stage import CHECK, Stage
 from benchmark.tasks.task_sets import TaskSets
-from karel_env.control_flow import ControlRecipe
+from karel_env.generation.control_flow import ControlRecipe
 
 BATCH_HALVED = "half the batch"
 TASK_STAGE = "tasks"

@@ -39,9 +39,9 @@ from benchmark.tasks.prompt_template import (
 )
 from benchmark.tasks.stage import CONSTRAINED, GENERATED, SAMPLED
 from benchmark.tasks.task_sets import TaskSets
-from karel_env.dialects import KAREL, program_bodies
+from karel_env.generation.recipe import Tasks
 from karel_env.language import FIRST_CONDITION, HEADER, Programs
-from karel_env.recipe import Tasks
+from karel_env.syntax.dialects import KAREL, program_bodies
 from karel_env.world import Worlds
 
 NUM_CHECK_TASKS = 16

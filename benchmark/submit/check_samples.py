@@ -34,9 +34,9 @@ from benchmark.tasks.scoring import OUTCOMES, score_programs, summarize
 from benchmark.tasks.stage import CONSTRAINED, GENERATED, GENERATION_STAGES, SAMPLED, TEST, Stage
 from benchmark.tasks.suite import MAX_SHOTS, Suite, shot_tasks
 from benchmark.tasks.task_sets import TaskSets
-from karel_env.dialects import DIALECTS, KAREL
 from karel_env.features import PAPER_FEATURES
-from karel_env.recipe import Tasks
+from karel_env.generation.recipe import Tasks
+from karel_env.syntax.dialects import DIALECTS, KAREL
 
 ACCURACY_TOLERANCE = 1e-9
 """Absolute tolerance of a recomputed figure of accuracy."""

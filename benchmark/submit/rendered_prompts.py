@@ -18,8 +18,8 @@ from benchmark.tasks.extraction import count_headers
 from benchmark.tasks.prompt_template import PromptTemplate, build_prompt_template, describe_language
 from benchmark.tasks.prompts import examples_text
 from benchmark.tasks.suite import Suite
-from karel_env.dialects import HEADERS, program_texts
-from karel_env.recipe import Tasks
+from karel_env.generation.recipe import Tasks
+from karel_env.syntax.dialects import HEADERS, program_texts
 
 MAX_EXTRA_CHARACTERS = 20_000
 """Maximal number of characters that a chat template may add to the messages."""

@@ -15,10 +15,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from karel_env.dialects import HEADERS, KAREL, PYTHON
 from karel_env.language import HEADER_TEXT, text_of
-from karel_env.parser import ParseError, parse
-from karel_env.python_syntax import parse_python
+from karel_env.syntax.dialects import HEADERS, KAREL, PYTHON
+from karel_env.syntax.parser import ParseError, parse
+from karel_env.syntax.python_syntax import parse_python
 
 _HEADER = re.compile(r"def\s+run\s*\(\s*\)\s*\{", re.ASCII)
 _BRACKET = re.compile(r"[{}]")
@@ -31,7 +31,7 @@ def extract_program(text: str, dialect: str = KAREL) -> str:
 
     Args:
         text: the answer, which continues the header of a program.
-        dialect: one of `karel_env.dialects.DIALECTS`, in which the answer is read.
+        dialect: one of `karel_env.syntax.dialects.DIALECTS`, in which the answer is read.
     """
     if dialect == PYTHON:
         return _extract_python(text)

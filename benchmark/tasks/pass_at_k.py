@@ -14,7 +14,7 @@ import numpy as np
 from benchmark.statistics import Estimate, bootstrap_weights, wilson
 from benchmark.tasks.scoring import Summary, score_programs, summarize
 from benchmark.tasks.suite import Suite
-from karel_env.recipe import Tasks
+from karel_env.generation.recipe import Tasks
 
 NUM_RESAMPLES, BOOTSTRAP_SEED = 2_000, 20_210_707
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from benchmark.tasks.suite import Suite, num_blind_programs
+from karel_env.generation.recipe import Tasks
 from karel_env.language import HEADER_TEXT, Programs
-from karel_env.recipe import Tasks
 from karel_env.semantics import mirror_class
 from karel_env.world import Worlds
 
@@ -33,7 +33,7 @@ def crossed_outputs(tasks: Tasks, name: str, first_task: int = 0) -> Worlds:
 
     `first_task` is the index of the first task of `tasks` in the set.
     """
-    from karel_env.interpreter import run
+    from karel_env.execution.interpreter import run
 
     alternative_outputs = run(tasks.programs, tasks.inputs, mirror_class(name)).worlds
     cells, robot = tasks.outputs.cells.copy(), tasks.outputs.robot.copy()
@@ -44,7 +44,7 @@ def crossed_outputs(tasks: Tasks, name: str, first_task: int = 0) -> Worlds:
 
 def parse_programs(texts: Sequence[str]) -> tuple[Programs, np.ndarray]:
     """Parse generated texts (after the header); returns the valid programs and int64 their indices in `texts`."""
-    from karel_env.batch_parser import parse_batch
+    from karel_env.syntax.batch_parser import parse_batch
 
     return parse_batch([f"{HEADER_TEXT} {text}" for text in texts])
 

@@ -18,9 +18,9 @@ from benchmark.errors import ModelError
 from benchmark.tasks.chat_template import render_chat
 from benchmark.tasks.prompts import PROGRAM, PROMPT_END, examples_text, examples_texts, prompt_ids
 from benchmark.tasks.suite import Suite, shot_tasks
-from karel_env.dialects import HEADERS, KAREL, PYTHON, program_texts
+from karel_env.generation.recipe import ControlRecipe, Tasks
 from karel_env.language import ACTIONS, CONDITIONS, MAX_REPEAT
-from karel_env.recipe import ControlRecipe, Tasks
+from karel_env.syntax.dialects import HEADERS, KAREL, PYTHON, program_texts
 from karel_env.world import Worlds
 
 TRAINED, FEWSHOT = TRACKS = ("trained", "fewshot")

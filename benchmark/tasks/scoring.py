@@ -13,8 +13,8 @@ import numpy as np
 from benchmark.statistics import Estimate, wilson
 from benchmark.tasks.probe_sets import parse_programs
 from benchmark.tasks.suite import Suite
+from karel_env.generation.recipe import Tasks
 from karel_env.language import HEADER, HEADER_TEXT
-from karel_env.recipe import Tasks
 
 OUTCOMES = ("solved", "empty", "unparsable", "step limit", "wrong output")
 """Outcomes of a task on its shown examples; each task has exactly one."""
@@ -50,7 +50,7 @@ def score_programs(suite: Suite, tasks: Tasks, continuations: Sequence[str]) -> 
         tasks: N tasks.
         continuations: N texts that follow `HEADER_TEXT`.
     """
-    from karel_env.interpreter import OK, TIMEOUT, run
+    from karel_env.execution.interpreter import OK, TIMEOUT, run
 
     num_tasks = len(tasks)
     programs, valid_index = parse_programs(continuations)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmark.tasks.suite import Suite, blind_tasks
-from karel_env.recipe import Tasks
+from karel_env.generation.recipe import Tasks
 
 PROGRAMS_PER_PROMPT = 4
 MIN_PAIRS = 1100
@@ -67,7 +67,7 @@ def shared_prompts(
     repeat = np.repeat(np.arange(repeats), num_programs)
     inputs = worlds.inputs[repeat * num_programs + group * programs_per_prompt]
     programs = tasks.programs.take(program)
-    from karel_env.interpreter import run
+    from karel_env.execution.interpreter import run
 
     pairs = Tasks(programs, inputs, run(programs, inputs).worlds, tasks.key[program])
     return SharedPrompts(pairs, repeat * num_groups + group, group)

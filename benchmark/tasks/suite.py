@@ -18,9 +18,9 @@ import yaml
 
 from benchmark.errors import UsageError, VerificationError
 from karel_env.command import nearest
-from karel_env.dialects import KAREL
+from karel_env.generation.recipe import KINDS, ControlRecipe, Recipe, Tasks
 from karel_env.language import ACTIONS
-from karel_env.recipe import KINDS, ControlRecipe, Recipe, Tasks
+from karel_env.syntax.dialects import KAREL
 
 SUITE_FOLDER = Path(__file__).parent / "suites"
 EQUALITIES = ("state", "drawn")
@@ -50,7 +50,7 @@ class Suite:
         blind_length: number of actions of each program of the blind set.
         shots: solved examples in a prompt of the few-shot track; `DEFAULT_SHOTS` if the file has no such entry.
         sha256: pinned digest of the test set; empty for a custom suite without one.
-        dialect: what programs are written in, in few-shot prompts and their answers; one of `karel_env.dialects.DIALECTS`.
+        dialect: what programs are written in, in few-shot prompts and their answers; one of `karel_env.syntax.dialects.DIALECTS`.
     """
 
     name: str
@@ -245,7 +245,7 @@ def shot_tasks(suite: Suite, test: Tasks | None = None, probe: Tasks | None = No
 
 def _evaluation_tasks(suite: Suite, purpose: str, num_tasks: int, excluded: np.ndarray | None = None) -> Tasks:
     """`num_tasks` tasks from the random stream `purpose` of the suite; programs with control flow are distinct."""
-    from karel_env import control_flow, generator
+    from karel_env.generation import control_flow, generator
 
     if isinstance(suite.recipe, ControlRecipe):
         return control_flow.distinct(suite.recipe, suite.seed, purpose, num_tasks, excluded=excluded)
@@ -260,7 +260,7 @@ def blind_tasks(suite: Suite, num_pairs: int | None = None) -> Tasks:
         num_pairs: number of program-world pairs; `num_blind_programs` if None. If there are fewer programs of this length,
             programs are repeated in other worlds.
     """
-    from karel_env import generator
+    from karel_env.generation import generator
 
     recipe = replace(suite.recipe, length=(suite.blind_length,) * 2, weights=(1,) * len(ACTIONS))
     num_distinct = len(ACTIONS) ** suite.blind_length
@@ -293,7 +293,7 @@ def training_tasks(suite: Suite, indices: np.ndarray, seed: int, excluded: np.nd
         seed: seed of the training data.
         excluded: keys of the tasks of the test set and the probe sets (`TaskSets.evaluation_keys`); drawn if None.
     """
-    from karel_env import control_flow, generator
+    from karel_env.generation import control_flow, generator
 
     if excluded is None:
         test = test_tasks(suite)
@@ -342,7 +342,7 @@ def set_prompts(suite: Suite, num_fewshot: int | None = None, dialect: str = KAR
     Args:
         suite: the suite.
         num_fewshot: number of solved examples, the first ones of the suite's stream; None for the suite's own number.
-        dialect: one of `karel_env.dialects.DIALECTS`.
+        dialect: one of `karel_env.syntax.dialects.DIALECTS`.
     """
     return replace(suite, shots=suite.shots if num_fewshot is None else num_fewshot, dialect=dialect)
 

@@ -22,8 +22,8 @@ from benchmark.tasks.suite import (
     test_tasks,
     training_tasks,
 )
+from karel_env.generation.recipe import Tasks
 from karel_env.language import Programs
-from karel_env.recipe import Tasks
 from karel_env.world import Worlds
 
 TEST_SET, PROBE_SET, SHOT_SET, BLIND_SET, WIDE_SET = TASK_SETS = ("test", "probe", "shots", "blind", "wide")

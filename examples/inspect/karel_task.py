@@ -19,8 +19,8 @@ from benchmark.tasks.extraction import extract_program
 from benchmark.tasks.prompt_template import build_prompt_template, render_prompts
 from benchmark.tasks.scoring import OUTCOMES, score_programs
 from benchmark.tasks.suite import Suite, load_suite, test_tasks
+from karel_env.generation.recipe import Tasks
 from karel_env.language import HEADER_TEXT
-from karel_env.recipe import Tasks
 
 
 @task

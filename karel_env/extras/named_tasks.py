@@ -30,8 +30,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from karel_env.execution.stepping import Played, State, play
 from karel_env.extras.named_worlds import DOORS, WORLDS, Cell, Dice, stairs
-from karel_env.stepping import Played, State, play
 from karel_env.world import Worlds
 
 NAMES = tuple(WORLDS)

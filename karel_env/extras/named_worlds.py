@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from karel_env.draws import PURPOSES, below, draw, stream_key
+from karel_env.generation.draws import PURPOSES, below, draw, stream_key
 from karel_env.world import HEADINGS, WALL, Worlds
 
 Cell = tuple[int, int]

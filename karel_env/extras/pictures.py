@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from karel_env.execution.stepping import snapshots
 from karel_env.semantics import ORIGINAL, Semantics
-from karel_env.stepping import snapshots
 from karel_env.world import ROBOT_GLYPHS, WALL, Worlds
 
 FLOOR, GRID, STONE, ROBOT, MARKER, INK = "#ffffff", "#d5d5d5", "#4a4a4a", "#2166ac", "#f4a62a", "#202020"

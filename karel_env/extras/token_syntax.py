@@ -30,7 +30,7 @@ from karel_env.language import (
     REPEAT,
     WHILE,
 )
-from karel_env.parser import Descent, parse
+from karel_env.syntax.parser import Descent, parse
 
 _TOKEN = re.compile(r"(\S+)")
 

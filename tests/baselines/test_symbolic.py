@@ -12,12 +12,12 @@ from whole_runs import call, only
 
 import benchmark.calibrate.legacy
 import benchmark.calibrate.legacy_command
-from baselines.neighbour import NearestNeighbour, compute_effects
-from baselines.ngram import Ngram, find_most_probable
-from baselines.prompt_reading import read_prompt
-from baselines.random_program import RandomProgram
-from baselines.registry import BASELINES
-from baselines.search import EnumerativeSearch
+from baselines.non_neural.neighbour import NearestNeighbour, compute_effects
+from baselines.non_neural.ngram import Ngram, find_most_probable
+from baselines.non_neural.prompt_reading import read_prompt
+from baselines.non_neural.random_program import RandomProgram
+from baselines.non_neural.registry import BASELINES
+from baselines.non_neural.search import EnumerativeSearch
 from benchmark.board.tables import row_cells
 from benchmark.errors import ModelError
 from benchmark.models.checkpoint import open_checkpoint
@@ -27,7 +27,7 @@ from benchmark.tasks.prompt_template import render_prompts
 from benchmark.tasks.scoring import score_programs
 from benchmark.tasks.suite import load_suite, training_tasks
 from benchmark.tasks.suite import test_tasks as tasks_of
-from karel_env.interpreter import run
+from karel_env.execution.interpreter import run
 from karel_env.language import ACTIONS, CLOSE, Programs
 from karel_env.world import Worlds
 

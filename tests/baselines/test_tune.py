@@ -31,7 +31,7 @@ from benchmark.tasks.prompt_template import render_prompts
 from benchmark.tasks.prompts import prompt_ids
 from benchmark.tasks.suite import load_suite
 from benchmark.tasks.task_sets import TaskSets
-from karel_env.dialects import DIALECTS, parse_program
+from karel_env.syntax.dialects import DIALECTS, parse_program
 from karel_env.world import world_texts
 
 LAPTOP = load_suite("laptop")

@@ -12,10 +12,10 @@ import pytest
 
 from benchmark.tasks.suite import load_suite
 from karel_env import bench, speed
-from karel_env.control_flow import generate as generate_control
+from karel_env.execution.interpreter import run
 from karel_env.extras.lockstep import run_lockstep
-from karel_env.generator import generate
-from karel_env.interpreter import run
+from karel_env.generation.control_flow import generate as generate_control
+from karel_env.generation.generator import generate
 
 CLASSES = ("straight-line", *speed.KINDS)
 REGRESSION = 100

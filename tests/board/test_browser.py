@@ -14,7 +14,7 @@ from benchmark.probing.readout import load_readout
 from benchmark.probing.verdict import load_blind_set
 from benchmark.runner.record import read_record
 from benchmark.tasks.suite import blind_tasks, load_suite
-from karel_env.stepping import snapshots
+from karel_env.execution.stepping import snapshots
 from karel_env.world import HEADINGS
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright for Python is not installed")

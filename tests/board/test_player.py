@@ -24,10 +24,10 @@ from benchmark.probing.verdict import load_blind_set
 from benchmark.runner.record import read_record
 from benchmark.tasks.suite import blind_tasks, load_suite
 from benchmark.tasks.suite import test_tasks as tasks_of
-from karel_env.interpreter import run
+from karel_env.execution.interpreter import run
 from karel_env.language import Programs
-from karel_env.parser import parse
 from karel_env.semantics import ADVERSARIAL, ORIGINAL
+from karel_env.syntax.parser import parse
 from karel_env.world import parse_world
 
 # With the file that shows the same rows in a browser: a process draws their tasks once.

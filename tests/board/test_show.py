@@ -16,7 +16,7 @@ from benchmark.board.terminal.show import format_task, main, outcome_of, read_sh
 from benchmark.errors import UsageError
 from benchmark.run import describe_next
 from benchmark.runner.record import read_record
-from karel_env.dialects import PYTHON, program_bodies
+from karel_env.syntax.dialects import PYTHON, program_bodies
 
 LLAMA = "2026-11-23_llama-laptop"
 
@@ -159,7 +159,7 @@ def test_a_run_ends_with_what_to_do_next(tmp_path):
 
 
 def test_steps_of_a_loop_have_conditions_and_are_limited(run, monkeypatch):
-    from karel_env.parser import parse
+    from karel_env.syntax.parser import parse
 
     monkeypatch.setattr(show, "MAX_SHOWN_STEPS", 4)
     world = run.tasks.inputs[0, 0]

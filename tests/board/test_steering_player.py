@@ -16,9 +16,9 @@ from benchmark.causal.detail.detail_evidence import detail_rows, empty_detail
 from benchmark.causal.rotation import net_rotation
 from benchmark.causal.targets import END, NEXT_WORDS
 from benchmark.errors import SubmissionError
-from karel_env.interpreter import run
+from karel_env.execution.interpreter import run
 from karel_env.language import Programs
-from karel_env.parser import parse
+from karel_env.syntax.parser import parse
 
 MOST_BYTES = 150_000
 

@@ -38,7 +38,7 @@ def test_an_edit_of_a_module_that_determines_a_cell_changes_the_digest(copy) -> 
     for name in (
         "benchmark/calibrate/rotation_kinds.py", "benchmark/calibrate/draws.py", "benchmark/probing/probes.py",
         "benchmark/probing/version4/rotation_interval.py", "benchmark/statistics.py", "benchmark/tasks/suite.py",
-        "karel_env/generator.py", "karel_env/machine.py",
+        "karel_env/generation/generator.py", "karel_env/execution/machine.py",
     ):  # fmt: skip
         append(copy, name, "\nEDITED = 1\n")
         digests.append(imported_source_digest(BUILT_CODE, copy))
@@ -91,4 +91,6 @@ print(json.dumps([n for n, m in sys.modules.items() if n.startswith(("benchmark.
                   not hasattr(m, "__path__")]))
 """
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert set(json.loads(out.stdout)) <= set(imported_modules(BUILT_CODE))
+    # Where compiled code is kept does not determine a cell; the package itself imports it.
+    loaded = set(json.loads(out.stdout)) - {"karel_env.compiled_cache"}
+    assert loaded <= set(imported_modules(BUILT_CODE))

@@ -29,8 +29,8 @@ from benchmark.tasks.probe_sets import first_inputs
 from benchmark.tasks.suite import load_suite, probe_tasks
 from karel_env.features import FEATURES, PAPER_FEATURES
 from karel_env.language import ACTIONS, HEADER_TEXT, Programs
-from karel_env.parser import parse
 from karel_env.semantics import ADVERSARIAL, FLIP, ORIGINAL, Semantics
+from karel_env.syntax.parser import parse
 
 QUICK = LegacyRecipe(
     depths=(("linear", ()), ("mlp1", (16,))), alternatives=(8,), repeats=2, epochs=6, batch=32, checks=3, seed=1

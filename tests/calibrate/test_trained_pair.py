@@ -26,8 +26,8 @@ from benchmark.tasks.probe_sets import first_inputs
 from benchmark.tasks.suite import blind_tasks
 from karel_env.features import FEATURES, PRIMARY
 from karel_env.language import ACTIONS, HEADER, Programs
-from karel_env.parser import parse
 from karel_env.semantics import ORIGINAL
+from karel_env.syntax.parser import parse
 from karel_env.world import Worlds
 
 SUITE = PAIR_SUITE

@@ -11,8 +11,8 @@ from benchmark.causal.pairs import causal_tasks, posterior_of_distinct
 from benchmark.causal.targets import END, SuffixTable, execute_prefixes, turn_robots
 from benchmark.errors import UsageError
 from benchmark.tasks.suite import load_suite
+from karel_env.execution.stepping import play
 from karel_env.language import CLOSE, HEADER
-from karel_env.stepping import play
 
 LAPTOP = load_suite("laptop")
 

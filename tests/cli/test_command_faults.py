@@ -22,6 +22,7 @@ import karel_env
 from benchmark.command import note_results_kept, run_command
 from benchmark.errors import ModelError
 from karel_env import command as shared
+from karel_env import compiled_cache
 
 COMMANDS = [
     "benchmark.run", "benchmark.sweep", "benchmark.status", "benchmark.doctor.command", "benchmark.calibrate.command",
@@ -338,24 +339,24 @@ def test_a_process_that_own_code_forks_may_end_itself():
 
 def test_compiled_code_finds_a_folder(tmp_path, monkeypatch):
     """Without a package or a home folder that can be written to; nobody else's folder is taken."""
-    monkeypatch.setattr(karel_env, "_is_writable", lambda folder: False)
+    monkeypatch.setattr(compiled_cache, "_is_writable", lambda folder: False)
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
     monkeypatch.setitem(
         sys.modules, "numba", type("Numba", (), {"config": type("C", (), {"reload_config": lambda: None})})
     )
     package = Path(karel_env.__file__).parent
-    karel_env._place_cache(package)
+    compiled_cache.place_cache(package)
     cache = Path(os.environ["NUMBA_CACHE_DIR"])
     assert cache.parent == tmp_path
     assert cache.stat().st_mode & 0o077 == 0
     cache.chmod(0o777)
     with pytest.raises(OSError, match="another user"):
-        karel_env._temporary_cache(package)
+        compiled_cache.temporary_cache(package)
     cache.rmdir()
     cache.symlink_to(tmp_path)
     with pytest.raises(OSError, match="another user"):
-        karel_env._temporary_cache(package)
+        compiled_cache.temporary_cache(package)
 
 
 def shell(line: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -9,9 +11,9 @@ import pytest
 from quick_protocol import QUICK
 
 import benchmark.installation.paths as paths
-import karel_env
 import karel_env.screen as screen
 from benchmark import sweep
+from karel_env import compiled_cache
 
 
 @pytest.fixture
@@ -83,8 +85,8 @@ def test_compiled_code_of_an_installed_package_is_kept_in_the_users_cache(tmp_pa
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
 
     def cache_of(folder: Path) -> Path:
-        karel_env._place_cache(folder)
-        place = Path(karel_env.os.environ["NUMBA_CACHE_DIR"])
+        compiled_cache.place_cache(folder)
+        place = Path(os.environ["NUMBA_CACHE_DIR"])
         monkeypatch.delenv("NUMBA_CACHE_DIR")
         return place
 
@@ -96,11 +98,11 @@ def test_compiled_code_of_an_installed_package_is_kept_in_the_users_cache(tmp_pa
         assert cache_of(package) != first, "code of another source is never found"
         assert not (package / "__pycache__").exists()
         (package.parent / "karel_semantics_benchmark-0.1.0.dist-info").rmdir()
-        karel_env._place_cache(package)
-        assert "NUMBA_CACHE_DIR" not in karel_env.os.environ
+        compiled_cache.place_cache(package)
+        assert "NUMBA_CACHE_DIR" not in os.environ
     finally:
         monkeypatch.undo()
-        karel_env.sys.modules["numba"].config.reload_config()
+        sys.modules["numba"].config.reload_config()
 
 
 @pytest.mark.usefixtures("quick")

@@ -7,9 +7,9 @@ import random
 import numpy as np
 import pytest
 
-from karel_env.batch_parser import parse_batch
 from karel_env.language import MAX_NESTING, WORDS, text_of
-from karel_env.parser import ParseError, parse
+from karel_env.syntax.batch_parser import parse_batch
+from karel_env.syntax.parser import ParseError, parse
 from tests.helpers.random_programs import statements
 
 PROGRAM = "def run() { move(); }"

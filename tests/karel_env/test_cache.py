@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 import karel_env
+from karel_env.compiled_cache import delete_stale_cache
 
 RUN = """
-from karel_env.interpreter import run
-from karel_env.language import Programs; from karel_env.parser import parse; from karel_env.world import parse_world
+from karel_env.execution.interpreter import run
+from karel_env.language import Programs; from karel_env.syntax.parser import parse; from karel_env.world import parse_world
 print(run(Programs.of([parse("def run() { turn_left() }")]), parse_world("> .")[None]).worlds.robot.tolist())
 """
 
@@ -22,21 +23,21 @@ print(run(Programs.of([parse("def run() { turn_left() }")]), parse_world("> .")[
 def test_compiled_functions_go_when_any_source_changes(tmp_path):
     """Quick sibling of the next test, without a compiler."""
     folder = tmp_path / "karel_env"
-    (folder / "__pycache__").mkdir(parents=True)
-    for name in ("machine.py", "semantics.py"):
+    (folder / "execution" / "__pycache__").mkdir(parents=True)
+    for name in ("execution/machine.py", "semantics.py"):
         (folder / name).write_text("x = 1\n")
-    compiled = [folder / "__pycache__" / f"machine.run.{kind}" for kind in ("nbi", "1.nbc")]
+    compiled = [folder / "execution" / "__pycache__" / f"machine.run.{kind}" for kind in ("nbi", "1.nbc")]
 
     def left_after_import() -> list[bool]:
-        karel_env._delete_stale_cache(folder)
+        delete_stale_cache(folder)
         return [path.exists() for path in compiled]
 
     for change in (
         lambda: None,
         lambda: (folder / "semantics.py").write_text("x = 1;\n"),
         lambda: os.utime(folder / "semantics.py", ns=(1, 1)),
-        lambda: (folder / "new.py").write_text(""),
-        lambda: (folder / "new.py").unlink(),
+        lambda: (folder / "execution" / "new.py").write_text(""),
+        lambda: (folder / "execution" / "new.py").unlink(),
     ):
         change()
         assert left_after_import() == [False, False]
@@ -59,10 +60,10 @@ def test_a_change_in_another_file_is_noticed(tmp_path):
         return done.stdout.strip()
 
     assert result() == "[[1, 1, 0]]"
-    compiled = {path: path.stat().st_mtime_ns for path in (copy / "__pycache__").glob("*.nbc")}
+    compiled = {path: path.stat().st_mtime_ns for path in copy.rglob("*.nbc")}
     assert compiled
     assert result() == "[[1, 1, 0]]"
-    assert compiled == {path: path.stat().st_mtime_ns for path in (copy / "__pycache__").glob("*.nbc")}, "kept"
+    assert compiled == {path: path.stat().st_mtime_ns for path in copy.rglob("*.nbc")}, "kept"
     semantics = copy / "semantics.py"
     text = semantics.read_text()
     assert "MOVE, LEFT, RIGHT, PICK, PUT = range" in text

@@ -14,8 +14,8 @@ from reference_interpreter import Karel, text
 
 from karel_env.extras.token_syntax import token_text
 from karel_env.language import text_of
-from karel_env.parser import parse
 from karel_env.run import BATCH, Options, TaskError, main, results
+from karel_env.syntax.parser import parse
 
 WORLD = {"h": 4, "w": 5, "walls": ["#####", "#...#", "#.#.#", "#####"], "markers": [[1, 3, 2]], "y": 1, "x": 1, "d": 1}
 TASK = {"id": 7, "program": "def run() { move(); put_marker() }", "world": WORLD}

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from benchmark.tasks.suite import hash_tasks
-from karel_env.control_flow import ControlRecipe, distinct, generate
-from karel_env.coverage import alive
-from karel_env.interpreter import run
+from karel_env.execution.interpreter import run
+from karel_env.generation.control_flow import ControlRecipe, distinct, generate
+from karel_env.generation.coverage import alive
 from karel_env.language import (
     CLOSE,
     CLOSE_NEXT,
@@ -25,7 +25,7 @@ from karel_env.language import (
     Programs,
     text_of,
 )
-from karel_env.parser import parse
+from karel_env.syntax.parser import parse
 from karel_env.world import MAX_PRINTED_MARKERS, parse_world
 
 RECIPE = ControlRecipe(

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from benchmark.tasks.suite import load_suite
-from karel_env.draws import bernoulli_mask, draw, stream_key
-from karel_env.generator import generate
+from karel_env.generation.draws import bernoulli_mask, draw, stream_key
+from karel_env.generation.generator import generate
 from karel_env.language import ACTIONS
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import random_programs
 
+from karel_env.execution.interpreter import run
 from karel_env.features import FEATURES, PAPER_FEATURES, PRIMARY, class_counts, labels
-from karel_env.interpreter import run
 from karel_env.language import Programs
-from karel_env.parser import parse
+from karel_env.syntax.parser import parse
 from karel_env.world import Worlds, parse_world
 
 STEP = {0: (-1, 0), 1: (0, 1), 2: (1, 0), 3: (0, -1)}

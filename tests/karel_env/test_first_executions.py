@@ -11,12 +11,12 @@ from benchmark.probing.labels import MISSING, label_actions
 from benchmark.probing.version4.relative_labels import action_prefixes, relative_classes
 from benchmark.relative.control_labels import SEMANTICS, SUMS
 from benchmark.tasks.suite import load_suite
-from karel_env.first_executions import ActionWords, run_to_words
-from karel_env.interpreter import run
+from karel_env.execution.first_executions import ActionWords, run_to_words
+from karel_env.execution.interpreter import run
+from karel_env.generation.unselected import draw_unselected
 from karel_env.language import HEADER, Programs
-from karel_env.parser import parse
 from karel_env.semantics import ORIGINAL
-from karel_env.unselected import draw_unselected
+from karel_env.syntax.parser import parse
 from karel_env.world import Worlds
 
 CONTROL = load_suite("control").recipe

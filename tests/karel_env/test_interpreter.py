@@ -8,11 +8,11 @@ import pytest
 from random_programs import statements, worlds
 from reference_interpreter import Karel, text
 
+from karel_env.execution.interpreter import EVENT_LIMIT, STATUSES, run
 from karel_env.extras.lockstep import run_lockstep
-from karel_env.interpreter import EVENT_LIMIT, STATUSES, run
 from karel_env.language import ACTIONS, CONDITIONS, WORDS, Programs
-from karel_env.parser import parse
 from karel_env.semantics import ADVERSARIAL, FLIP, ORIGINAL, Semantics, condition_flips, mirror_classes
+from karel_env.syntax.parser import parse
 from karel_env.world import Worlds
 
 CASES = [

@@ -10,14 +10,14 @@ import pytest
 import random_programs
 from test_control_flow import RECIPE
 
-from karel_env.control_flow import generate
+from karel_env.execution.interpreter import MODES, run
+from karel_env.execution.stepping import STEPS, play, snapshots
 from karel_env.extras.named_tasks import FOOD, NAMES, named_task, score
 from karel_env.extras.named_worlds import BIN, Dice, stairs
-from karel_env.interpreter import MODES, run
+from karel_env.generation.control_flow import generate
 from karel_env.language import CLOSE, HEADER, Programs
-from karel_env.parser import parse
 from karel_env.semantics import mirror_classes
-from karel_env.stepping import STEPS, play, snapshots
+from karel_env.syntax.parser import parse
 
 SEEDS = range(20)
 MOVE, TURN_LEFT, TURN_RIGHT, PICK_MARKER, PUT_MARKER = range(5)

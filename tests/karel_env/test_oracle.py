@@ -17,11 +17,11 @@ from karel_for_synthesis.executor import KarelExecutor
 from karel_for_synthesis.parser_for_synthesis import KarelForSynthesisParser
 from reference_interpreter import text
 
+from karel_env.execution.interpreter import CRASH, MAX_EVENTS, OK, TIMEOUT, run
 from karel_env.extras.state_array import corner_planes
 from karel_env.extras.token_syntax import parse_tokens, token_text
-from karel_env.interpreter import CRASH, MAX_EVENTS, OK, TIMEOUT, run
 from karel_env.language import Programs
-from karel_env.parser import ParseError, parse
+from karel_env.syntax.parser import ParseError, parse
 from karel_env.world import Worlds, parse_world
 
 BATCHES, PROGRAMS, WORLDS = 20, 510, 10

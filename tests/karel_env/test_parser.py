@@ -11,7 +11,7 @@ from random_programs import statements
 from reference_interpreter import text
 
 from karel_env.language import MAX_NESTING, Programs, text_of
-from karel_env.parser import ParseError, parse
+from karel_env.syntax.parser import ParseError, parse
 
 
 def test_printing_and_parsing_are_inverse():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from karel_env.execution.stepping import snapshots
 from karel_env.extras.named_tasks import named_task
 from karel_env.extras.pictures import (
     FLOOR,
@@ -20,9 +21,8 @@ from karel_env.extras.pictures import (
     save_gif,
     save_png,
 )
-from karel_env.parser import parse
 from karel_env.semantics import FLIP
-from karel_env.stepping import snapshots
+from karel_env.syntax.parser import parse
 from karel_env.world import Worlds, parse_world
 
 WORLD = parse_world("# 2 . 10\n. v3 1 .")

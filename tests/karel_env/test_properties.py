@@ -10,11 +10,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from reference_interpreter import text
 
+from karel_env.execution.interpreter import MODES, OK, TIMEOUT, Execution, run
 from karel_env.extras.token_syntax import parse_tokens, token_text
-from karel_env.interpreter import MODES, OK, TIMEOUT, Execution, run
 from karel_env.language import ACTIONS, CLOSE, HEADER, WORDS, Programs, text_of
-from karel_env.parser import ParseError, parse
 from karel_env.semantics import LEFT, MOVE, RIGHT, Semantics
+from karel_env.syntax.parser import ParseError, parse
 
 seeds = st.integers(0, 2**32 - 1)
 modes = st.sampled_from(MODES)

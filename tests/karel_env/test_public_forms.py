@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from karel_env.execution.interpreter import EVENT_LIMIT
 from karel_env.extras.state_array import (
     from_grid_json,
     from_sparse_grid,
@@ -13,7 +14,6 @@ from karel_env.extras.state_array import (
     sparse_grid,
     state_array,
 )
-from karel_env.interpreter import EVENT_LIMIT
 from karel_env.world import MAX_COUNT, MAX_SIDE, WorldError, Worlds, parse_world
 
 GRID = {"rows": 3, "cols": 4, "hero": "0:0:east", "blocked": "1:1 2:3", "markers": "0:1:8 2:0:1", "crashed": False}

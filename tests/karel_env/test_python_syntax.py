@@ -10,8 +10,8 @@ import pytest
 from benchmark.tasks.suite import SUITE_FOLDER, load_suite, probe_tasks
 from benchmark.tasks.suite import test_tasks as tasks_of
 from karel_env.language import ACTIONS, CONDITIONS, WORDS, text_of
-from karel_env.parser import ParseError, parse
-from karel_env.python_syntax import MAX_CHARACTERS, NO_SPAN, parse_python, python_text, render_python
+from karel_env.syntax.parser import ParseError, parse
+from karel_env.syntax.python_syntax import MAX_CHARACTERS, NO_SPAN, parse_python, python_text, render_python
 
 STEPS = ((-1, 0), (0, 1), (1, 0), (0, -1))
 NESTED = (

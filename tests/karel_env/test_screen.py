@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 import random_programs
 
-from karel_env.compiler import compile_programs
+from karel_env.execution.compiler import compile_programs
+from karel_env.execution.interpreter import run
 from karel_env.features import FEATURES
-from karel_env.interpreter import run
 from karel_env.language import ACTIONS, CONDITIONS, Programs
-from karel_env.parser import parse
 from karel_env.screen import DOCUMENT, SAMPLE, TABLE, THRESHOLD, derivability, table, valid_alternatives
 from karel_env.semantics import (
     FLIP,
@@ -26,6 +25,7 @@ from karel_env.semantics import (
     condition_flips,
     mirror_classes,
 )
+from karel_env.syntax.parser import parse
 from karel_env.world import parse_world
 
 ALTERNATIVES = {s.name: s for s in mirror_classes()}

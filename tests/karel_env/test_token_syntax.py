@@ -10,7 +10,7 @@ from reference_interpreter import text
 
 from karel_env.extras.token_syntax import parse_either, parse_tokens, token_text
 from karel_env.language import MAX_NESTING, MAX_REPEAT
-from karel_env.parser import ParseError, parse
+from karel_env.syntax.parser import ParseError, parse
 
 CURLY = (
     "def run() { if (not left_is_clear()) { move(); }; while (no_markers_present()) { put_marker(); }; "

@@ -33,8 +33,8 @@ from benchmark.models.interface import Generation, ModelSpec
 from benchmark.models.loading import load_model
 from benchmark.tasks import chat_template
 from benchmark.tasks.suite import load_suite
-from karel_env.dialects import DIALECTS, PYTHON
 from karel_env.language import ACTIONS
+from karel_env.syntax.dialects import DIALECTS, PYTHON
 
 SUITE = load_suite("laptop")
 STEPS = {"north": (-1, 0), "east": (0, 1), "south": (1, 0), "west": (0, -1)}

@@ -21,7 +21,7 @@ from benchmark.models.interface import Decoding
 from benchmark.tasks.suite import load_suite
 from benchmark.tasks.suite import test_tasks as tasks_of
 from karel_env.language import HEADER_TEXT, WORDS
-from karel_env.parser import ParseError, parse
+from karel_env.syntax.parser import ParseError, parse
 
 SHIPPED = Path(__file__).parents[2] / "submissions" / "2026-11-25_gpt-laptop"
 

@@ -19,10 +19,10 @@ from benchmark.tasks.scoring import score_programs, summarize
 from benchmark.tasks.suite import load_suite
 from benchmark.tasks.suite import test_tasks as tasks_of
 from karel_env import screen
+from karel_env.execution.interpreter import run
 from karel_env.features import FEATURES
-from karel_env.interpreter import run
 from karel_env.language import HEADER_TEXT, Programs
-from karel_env.parser import parse
+from karel_env.syntax.parser import parse
 from karel_env.world import Worlds, parse_world
 
 FOLDS, PROGRAMS = 5, 23

@@ -19,8 +19,8 @@ from benchmark.probing.token_history import token_history_states, world_features
 from benchmark.tasks.probe_sets import CROSSED_ALTERNATIVES, crossed_outputs, first_inputs
 from benchmark.tasks.suite import blind_tasks, load_suite, probe_tasks
 from benchmark.tasks.task_sets import TaskSets
+from karel_env.execution.interpreter import run
 from karel_env.features import FEATURES
-from karel_env.interpreter import run
 from karel_env.language import ACTIONS, FIRST_CONDITION
 from karel_env.screen import valid_alternatives
 from karel_env.semantics import ORIGINAL, mirror_classes

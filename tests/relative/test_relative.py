@@ -33,7 +33,7 @@ from benchmark.relative.measure import RelativeSuite
 from benchmark.relative.sampled_records import sample_records
 from benchmark.tasks.shared_prompts import shared_prompts
 from benchmark.tasks.suite import SUITE_FOLDER, load_suite
-from karel_env.interpreter import run
+from karel_env.execution.interpreter import run
 from karel_env.language import FIRST_CONDITION, FIRST_COUNT, HEADER
 
 PROTOCOL = replace(

@@ -17,7 +17,7 @@ from benchmark.probing.version4.readable_record import (
 from benchmark.probing.version4.turn_pairs import ALL_PAIRS, ORIGINAL_PAIR, SEMANTIC_PAIRS, rotations
 from benchmark.relative.control_labels import SEMANTICS, SUMS
 from benchmark.relative.samples import sample_counts, sample_places, sample_sums
-from karel_env.first_executions import ActionWords, run_to_words
+from karel_env.execution.first_executions import ActionWords, run_to_words
 from karel_env.language import Programs
 from karel_env.world import Worlds
 

@@ -32,10 +32,10 @@ from benchmark.probing.written.content_labels import (
 from benchmark.reproduction.report import format_content
 from benchmark.tasks.probe_sets import first_inputs
 from benchmark.tasks.suite import load_suite, probe_tasks
+from karel_env.execution.interpreter import run
 from karel_env.features import FEATURES
-from karel_env.interpreter import run
 from karel_env.language import HEADER_TEXT, Programs
-from karel_env.parser import parse
+from karel_env.syntax.parser import parse
 
 PROTOCOL = replace(STANDARD, seeds=(0, 1), folds=4, steps=120, hidden=64, resamples=200, min_programs=50)
 NUM_TASKS = 500

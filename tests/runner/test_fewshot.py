@@ -36,9 +36,9 @@ from benchmark.tasks.prompts import examples_text, prompt_ids
 from benchmark.tasks.shared_prompts import shared_prompts
 from benchmark.tasks.suite import load_suite, set_prompts, shot_tasks
 from benchmark.tasks.suite import test_tasks as tasks_of
-from karel_env.dialects import PYTHON, program_bodies, word_spans
 from karel_env.language import ACTIONS, HEADER_TEXT, Programs
-from karel_env.parser import parse
+from karel_env.syntax.dialects import PYTHON, program_bodies, word_spans
+from karel_env.syntax.parser import parse
 
 SUITE = load_suite("smoke")
 FEWSHOT_OPTIONS = GenerationOptions(track=FEWSHOT)

@@ -34,7 +34,7 @@ from benchmark.runner.worker import Worker
 from benchmark.tasks.prompt_template import FEWSHOT
 from benchmark.tasks.prompts import prompt_ids
 from benchmark.tasks.suite import load_suite
-from karel_env.dialects import program_bodies
+from karel_env.syntax.dialects import program_bodies
 
 LAPTOP = load_suite("laptop")
 SMALL = replace(ROTATION_STANDARD, folds=3, seeds=(0, 1), random_inits=2, steps=2, checks=1, hidden=4, resamples=20)

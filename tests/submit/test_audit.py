@@ -10,7 +10,7 @@ import pytest
 from same_process import stay_in_process
 from scipy.stats import binom
 
-from baselines.registry import BASELINES
+from baselines.non_neural.registry import BASELINES
 from benchmark.run import main as run_command
 from benchmark.runner.record import read_record
 from benchmark.submit import audit, rerun

@@ -27,10 +27,10 @@ from benchmark.tasks.pass_at_k import pass_at_k
 from benchmark.tasks.scoring import OUTCOMES, score_programs
 from benchmark.tasks.suite import load_suite
 from benchmark.tasks.suite import test_tasks as tasks_of
+from karel_env.execution.interpreter import OK, TIMEOUT, run
 from karel_env.features import PRIMARY
-from karel_env.interpreter import OK, TIMEOUT, run
 from karel_env.language import HEADER_TEXT, Programs
-from karel_env.parser import parse
+from karel_env.syntax.parser import parse
 
 
 def test_an_execution_that_is_cut_off_is_wrong_whatever_world_it_left():

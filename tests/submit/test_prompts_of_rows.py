@@ -19,9 +19,9 @@ from benchmark.submit.verify import verify
 from benchmark.tasks.prompt_template import FEWSHOT, build_prompt_template
 from benchmark.tasks.suite import load_suite, set_prompts
 from benchmark.tasks.suite import test_tasks as tasks_of
-from karel_env.dialects import PYTHON, program_bodies
 from karel_env.language import HEADER_TEXT, Programs
-from karel_env.parser import parse
+from karel_env.syntax.dialects import PYTHON, program_bodies
+from karel_env.syntax.parser import parse
 
 ROW = "2026-11-28_smollm2-135m-instruct"
 OTHER_FILES = ("status.json", "frame.json", "represents.json", "rotation.data")

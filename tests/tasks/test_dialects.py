@@ -16,9 +16,9 @@ from benchmark.tasks.prompt_template import FEWSHOT, build_prompt_template, desc
 from benchmark.tasks.prompts import prompt_ids
 from benchmark.tasks.suite import identify_suite, load_suite, set_prompts, shot_tasks
 from benchmark.tasks.suite import test_tasks as tasks_of
-from karel_env.dialects import DIALECTS, HEADERS, KAREL, PYTHON, parse_program, program_bodies, word_spans
 from karel_env.language import HEADER_TEXT, Programs
-from karel_env.parser import parse
+from karel_env.syntax.dialects import DIALECTS, HEADERS, KAREL, PYTHON, parse_program, program_bodies, word_spans
+from karel_env.syntax.parser import parse
 
 SMOKE = replace(load_suite("smoke"), tasks=20, probe_programs=50, sha256="")
 CONTROL = replace(load_suite("control"), tasks=20, probe_programs=50, sha256="")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from benchmark.tasks.extraction import extract_program
 from karel_env.language import HEADER_TEXT
-from karel_env.parser import ParseError, parse
+from karel_env.syntax.parser import ParseError, parse
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 import benchmark.tasks.extraction
 from benchmark.tasks.extraction import _HEADER, extract_program
 from karel_env.language import HEADER_TEXT
-from karel_env.parser import ParseError, parse
+from karel_env.syntax.parser import ParseError, parse
 
 PIECES = (
     "def run() {", "def run(){", "def  run ( )\n{", "def run", "xdef run() {", "def run() }", "{", "}", "};", "move();",

@@ -21,8 +21,8 @@ from benchmark.tasks.prompt_template import (
 from benchmark.tasks.prompts import prompt_text
 from benchmark.tasks.suite import blind_tasks, load_suite, probe_tasks, shot_tasks
 from benchmark.tasks.suite import test_tasks as tasks_of
-from karel_env.interpreter import run
-from karel_env.parser import parse
+from karel_env.execution.interpreter import run
+from karel_env.syntax.parser import parse
 
 SUITE = replace(load_suite("smoke"), tasks=20, probe_programs=50, sha256="")
 CHATML = (

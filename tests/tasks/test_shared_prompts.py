@@ -7,7 +7,7 @@ import pytest
 
 from benchmark.tasks.shared_prompts import MIN_PAIRS, PROGRAMS_PER_PROMPT, shared_prompts
 from benchmark.tasks.suite import blind_tasks, load_suite
-from karel_env.interpreter import run
+from karel_env.execution.interpreter import run
 
 
 @pytest.fixture(scope="module")

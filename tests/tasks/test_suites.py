@@ -11,8 +11,8 @@ from benchmark.errors import UsageError, VerificationError
 from benchmark.tasks import suite as suites
 from benchmark.tasks.scoring import check_references
 from benchmark.tasks.suite import SUITE_FOLDER, blind_tasks, hash_tasks, load_suite, probe_tasks, training_tasks
-from karel_env import control_flow, generator
-from karel_env.control_flow import ControlRecipe
+from karel_env.generation import control_flow, generator
+from karel_env.generation.control_flow import ControlRecipe
 from karel_env.language import FIRST_CONDITION
 
 NAMES = sorted(path.stem for path in SUITE_FOLDER.glob("*.yaml"))

@@ -30,7 +30,7 @@ from karel_env.command import integer
 
 if TYPE_CHECKING:
     from benchmark.runner.record import Record
-    from karel_env.recipe import Tasks
+    from karel_env.generation.recipe import Tasks
     from karel_env.world import Worlds
 
 TASKS_PER_LINE, MAX_SHOWN_TEXT, MAX_SHOWN_STEPS, MAX_TASKS = 8, 400, 40, 1000
@@ -142,9 +142,9 @@ def format_task(run: ShownRun, number: int, with_prompt: bool = False) -> str:
     Raises:
         UsageError: there is no such task.
     """
-    from karel_env.dialects import HEADERS, KAREL, append_body, parse_program, program_bodies
     from karel_env.language import Programs
-    from karel_env.parser import ParseError
+    from karel_env.syntax.dialects import HEADERS, KAREL, append_body, parse_program, program_bodies
+    from karel_env.syntax.parser import ParseError
 
     if number >= len(run.samples):
         raise UsageError(f"--task {number}: expected a number from 0 to {len(run.samples) - 1}")
@@ -188,7 +188,7 @@ def _describe_steps(name: str, tokens: np.ndarray, task: Tasks, example: int) ->
 
 def _is_right(run: ShownRun, task: Tasks, program: Any) -> np.ndarray:
     """bool [E], whether the program reaches each output by the suite's equality."""
-    from karel_env.interpreter import run as execute
+    from karel_env.execution.interpreter import run as execute
 
     execution = execute(program, task.inputs)
     compare = execution.worlds.same_state if run.suite.equality == "state" else execution.worlds.same_drawing
@@ -197,8 +197,8 @@ def _is_right(run: ShownRun, task: Tasks, program: Any) -> np.ndarray:
 
 def _worlds_of(run: ShownRun, task: Tasks, program: Any) -> list[str]:
     """The worlds of every example side by side: input, output, and what the program reaches."""
-    from karel_env.interpreter import STATUSES
-    from karel_env.interpreter import run as execute
+    from karel_env.execution.interpreter import STATUSES
+    from karel_env.execution.interpreter import run as execute
 
     execution = None if program is None else execute(program, task.inputs)
     is_right = None if program is None else _is_right(run, task, program)

@@ -17,7 +17,7 @@ from benchmark.probing.version4.readable_record import NUM_WORDS
 from benchmark.probing.version4.turn_pairs import NUM_ROTATIONS
 from benchmark.relative.control_labels import ControlProbeSet
 from benchmark.relative.measure import RelativeSuite
-from karel_env.first_executions import run_to_words
+from karel_env.execution.first_executions import run_to_words
 from karel_env.language import HEADER, WORDS
 from karel_env.semantics import LEFT, MOVE, ORIGINAL, PICK, PUT, RIGHT
 

@@ -21,7 +21,7 @@ from benchmark.causal.targets import NEXT_WORDS, TURNS
 from benchmark.tasks.prompt_template import render_prompts
 from benchmark.tasks.prompts import PROMPT_END
 from benchmark.tasks.suite import Suite
-from karel_env.recipe import Tasks
+from karel_env.generation.recipe import Tasks
 
 TRAINED_UNREAD, TRAINED_READER, TRAINED_RECURRENT = TRAINED_KINDS = (
     "trained unread", "trained reader", "trained recurrent reader",

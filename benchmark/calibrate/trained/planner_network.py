@@ -46,11 +46,11 @@ from benchmark.models.huggingface import HuggingFaceModel
 from benchmark.models.steering import open_steerable
 from benchmark.models.steering.transformer import SteerableTransformer
 from benchmark.tasks.suite import Suite
-from karel_env import generator
-from karel_env.interpreter import run
+from karel_env.execution.interpreter import run
+from karel_env.generation import generator
+from karel_env.generation.recipe import Tasks
 from karel_env.language import ACTIONS, Programs
 from karel_env.language import HEADER as HEADER_WORDS
-from karel_env.recipe import Tasks
 from karel_env.world import Worlds
 
 LAYERS, HEADS = 2, 4

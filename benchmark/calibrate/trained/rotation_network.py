@@ -38,9 +38,9 @@ from benchmark.probing.token_history import world_features
 from benchmark.probing.version4.relative_labels import RelativeProbeSet, relative_classes
 from benchmark.probing.version4.turn_pairs import NUM_ROTATIONS
 from benchmark.tasks.suite import Suite
-from karel_env import generator
+from karel_env.execution.interpreter import run
 from karel_env.features import FEATURES, class_counts, labels
-from karel_env.interpreter import run
+from karel_env.generation import generator
 from karel_env.language import ACTIONS, Programs
 from karel_env.world import Worlds
 

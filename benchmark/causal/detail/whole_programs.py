@@ -71,7 +71,7 @@ def reaches_outputs(suite: Suite, pairs: PairSet, rows: np.ndarray, words: np.nd
     is_right = is_end[:, 0] & equal_worlds(turned, outputs, suite.equality).all(1)
     some = np.flatnonzero(lengths)
     if len(some):
-        from karel_env.interpreter import run
+        from karel_env.execution.interpreter import run
 
         actions = np.where(np.arange(words.shape[1]) < lengths[some, None], words[some], 0).astype(np.int8)
         reached = run(Programs.straight_line(actions, lengths[some]), turned[some]).worlds

@@ -18,8 +18,8 @@ from benchmark.causal.rotation import net_rotation
 from benchmark.causal.targets import TURNS, check_straight_line
 from benchmark.tasks.prompts import INPUT, PROMPT_END
 from benchmark.tasks.suite import Suite
+from karel_env.generation.recipe import Tasks
 from karel_env.language import CLOSE, HEADER, HEADER_TEXT, WORDS
-from karel_env.recipe import Tasks
 from karel_env.world import HEADINGS, world_texts
 
 PROGRAM_LENGTH = 4
@@ -120,7 +120,7 @@ def draw_tasks(suite: Suite, count: int) -> Tasks:
         UsageError: the suite has control flow.
     """
     check_straight_line(suite)
-    from karel_env import generator
+    from karel_env.generation import generator
 
     recipe = replace(suite.recipe, length=(PROGRAM_LENGTH,) * 2, examples=1)
     seed = suite.seed + CAUSAL_STREAM + EXECUTION_STREAM + TASKS_VERSION

@@ -34,7 +34,7 @@ _SMOOTHING = 2.0
 
 def screen_sample(suite: Suite, protocol: RotationProtocol, sample: int = SAMPLE) -> RelativeProbeSet:
     """Labels of uniformly drawn programs of the suite's blind length, drawn apart from the blind set."""
-    from karel_env.generator import generate
+    from karel_env.generation.generator import generate
 
     recipe = replace(suite.recipe, length=(suite.blind_length,) * 2, weights=(1,) * len(ACTIONS))
     parts = []

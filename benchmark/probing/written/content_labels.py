@@ -21,8 +21,8 @@ from benchmark.probing.version4.relative_labels import RELATIVE_FEATURES, relati
 from benchmark.probing.version4.turn_pairs import NUM_ROTATIONS
 from benchmark.tasks.probe_sets import parse_programs
 from karel_env.features import FEATURES
+from karel_env.generation.recipe import Tasks
 from karel_env.language import Programs
-from karel_env.recipe import Tasks
 from karel_env.semantics import ORIGINAL
 from karel_env.world import Worlds
 

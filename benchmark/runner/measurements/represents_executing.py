@@ -27,7 +27,7 @@ from benchmark.runner.plan import Job
 from benchmark.runner.worker import RANDOM_INIT_SEED
 from benchmark.tasks.prompt_template import FEWSHOT
 from benchmark.tasks.suite import Suite
-from karel_env.recipe import Tasks
+from karel_env.generation.recipe import Tasks
 from karel_env.world import world_texts
 
 

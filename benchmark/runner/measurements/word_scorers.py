@@ -19,7 +19,7 @@ from benchmark.models.loading import load_model
 from benchmark.models.validated import ValidatedModel
 from benchmark.runner.plan import Job
 
-BASELINE_SCORERS = "baselines.word_scores"
+BASELINE_SCORERS = "baselines.non_neural.word_scores"
 """Module of the baselines' probabilities; imported only if a spec names a baseline."""
 STEERABLE = "steerable"
 """Name of the optional method of a custom class that returns a `SteerableModel`."""

@@ -13,7 +13,7 @@ from benchmark.tasks.prompt_template import PLAIN, TRAINED, build_prompt_templat
 from benchmark.tasks.stage import TEST
 from benchmark.tasks.suite import load_suite, shot_tasks
 from benchmark.tasks.task_sets import TaskSets
-from karel_env.dialects import program_bodies
+from karel_env.syntax.dialects import program_bodies
 
 SAMPLE_METRICS = ("shown", "held_out", "exact", "valid")
 

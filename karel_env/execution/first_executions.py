@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from karel_env.compiler import JUMP, NEGATED, SET, TEST, TICK, compile_programs
-from karel_env.lanes import NOOP, act_once, is_condition_true
+from karel_env.execution.compiler import JUMP, NEGATED, SET, TEST, TICK, compile_programs
+from karel_env.execution.lanes import NOOP, act_once, is_condition_true
 from karel_env.language import FIRST_CONDITION, HEADER, Programs
 from karel_env.limits import EVENT_LIMIT, MAX_EVENTS
 from karel_env.semantics import ORIGINAL, Semantics

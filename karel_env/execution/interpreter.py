@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from karel_env.compiler import Code, compile_programs
-from karel_env.lanes import CRASH, OK, TIMEOUT
+from karel_env.execution.compiler import Code, compile_programs
+from karel_env.execution.lanes import CRASH, OK, TIMEOUT
+from karel_env.execution.machine import Trace, run_pairs
 from karel_env.language import Programs
 from karel_env.limits import EVENT_LIMIT, MAX_EVENTS, MODES
-from karel_env.machine import Trace, run_pairs
 from karel_env.semantics import ORIGINAL, Semantics
 from karel_env.world import Worlds
 

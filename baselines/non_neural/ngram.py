@@ -12,7 +12,7 @@ import numpy as np
 from benchmark.models.interface import Generation
 from benchmark.tasks.suite import Suite, training_tasks
 from karel_env.language import CLOSE, CLOSE_NEXT, HEADER, HEADER_TEXT, OPEN, text_of
-from karel_env.parser import ParseError, parse
+from karel_env.syntax.parser import ParseError, parse
 
 SEED, NUM_PROGRAMS, ORDER = 90_002, 50_000, 4
 """Seed and number of training programs, and the order n of the model."""

@@ -43,7 +43,7 @@ from karel_env.language import (
     REPEAT,
     WHILE,
 )
-from karel_env.parser import ParseError
+from karel_env.syntax.parser import ParseError
 
 MAX_CHARACTERS = 100_000
 """Longest text that is given to Python's parser."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from karel_env.interpreter import Execution
+from karel_env.execution.interpreter import Execution
 from karel_env.language import FIRST_CONDITION, FIRST_COUNT, Programs
 from karel_env.semantics import PICK
 from karel_env.world import Worlds

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from numba import int64, njit, uint64
 
-from karel_env.compiler import END, JUMP, NEGATED, SET, TEST, TICK
-from karel_env.lanes import (
+from karel_env.execution.compiler import END, JUMP, NEGATED, SET, TEST, TICK
+from karel_env.execution.lanes import (
     CRASH,
     CRASH_MODE,
     OK,
@@ -111,7 +111,7 @@ def _allocate_buffers(width: int, lanes: int, records: int) -> tuple[np.ndarray,
     """Allocate the working memory of both loops.
 
     Returns:
-        Change of the cell index by a step in each heading; `lanes`, `tallies` and `scratch` (see `karel_env.lanes`);
+        Change of the cell index by a step in each heading; `lanes`, `tallies` and `scratch` (see `karel_env.execution.lanes`);
         index of the next record of each lane; records; stack of waiting groups (rows `_AT`, `_LOW`, `_HIGH`); counters
         of `repeat`.
     """

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from karel_env.language import HEADER, HEADER_TEXT, Programs
-from karel_env.parser import parse
-from karel_env.python_syntax import HEADER_LINE, NO_SPAN, parse_python, python_text, render_python
+from karel_env.syntax.parser import parse
+from karel_env.syntax.python_syntax import HEADER_LINE, NO_SPAN, parse_python, python_text, render_python
 
 KAREL, PYTHON = DIALECTS = ("karel", "python")
 HEADERS = {KAREL: HEADER_TEXT, PYTHON: HEADER_LINE}

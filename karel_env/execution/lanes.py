@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from numba import int64, njit, uint64
 
-from karel_env.compiler import NEGATED
+from karel_env.execution.compiler import NEGATED
 from karel_env.semantics import LEFT, MOVE, PICK, RIGHT
 
 OK, CRASH, TIMEOUT = range(3)

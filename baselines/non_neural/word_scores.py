@@ -11,7 +11,7 @@ from math import log
 
 import numpy as np
 
-from baselines.ngram import NUM_PROGRAMS, ORDER, SEED
+from baselines.non_neural.ngram import NUM_PROGRAMS, ORDER, SEED
 from benchmark.tasks.suite import Suite, training_tasks
 from karel_env.language import ACTIONS, CLOSE, HEADER, WORDS
 

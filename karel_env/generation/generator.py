@@ -9,11 +9,11 @@ from __future__ import annotations
 import numpy as np
 from numba import int64, njit, uint64
 
-from karel_env.draws import PURPOSES, below, bernoulli_mask, draw, mix, stream_key
-from karel_env.interpreter import in_parts, run
+from karel_env.execution.interpreter import in_parts, run
+from karel_env.generation.draws import PURPOSES, below, bernoulli_mask, draw, mix, stream_key
+from karel_env.generation.recipe import Recipe as Recipe
+from karel_env.generation.recipe import Tasks as Tasks
 from karel_env.language import ACTIONS, Programs
-from karel_env.recipe import Recipe as Recipe
-from karel_env.recipe import Tasks as Tasks
 from karel_env.world import Worlds
 
 _CHUNK = 1024

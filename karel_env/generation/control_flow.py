@@ -16,10 +16,13 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, uint64
 
-from karel_env.compiler import compile_programs
-from karel_env.coverage import alive
-from karel_env.draws import PURPOSES, below, bernoulli_mask, draw, mix, stream_key
-from karel_env.interpreter import OK, in_parts, run
+from karel_env.execution.compiler import compile_programs
+from karel_env.execution.interpreter import OK, in_parts, run
+from karel_env.generation.coverage import alive
+from karel_env.generation.draws import PURPOSES, below, bernoulli_mask, draw, mix, stream_key
+from karel_env.generation.recipe import KINDS as KINDS
+from karel_env.generation.recipe import ControlRecipe as ControlRecipe
+from karel_env.generation.recipe import Tasks
 from karel_env.language import (
     ACTIONS,
     CLOSE,
@@ -39,9 +42,6 @@ from karel_env.language import (
     WHILE,
     Programs,
 )
-from karel_env.recipe import KINDS as KINDS
-from karel_env.recipe import ControlRecipe as ControlRecipe
-from karel_env.recipe import Tasks
 from karel_env.world import MAX_PRINTED_MARKERS, Worlds
 
 WORLDS_PER_PROGRAM = 4

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from baselines.prompt_reading import read_prompt
+from baselines.non_neural.prompt_reading import read_prompt
 from benchmark.models.interface import Generation
 from benchmark.tasks.suite import Suite, training_tasks
 from karel_env.language import HEADER_TEXT

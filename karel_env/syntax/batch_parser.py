@@ -35,7 +35,7 @@ from karel_env.language import (
     WORD_ID,
     Programs,
 )
-from karel_env.parser import ParseError, parse
+from karel_env.syntax.parser import ParseError, parse
 
 _SEPARATOR, _NO_WORD, _END_OF_TEXT = b"\x00", -1, -2
 # Bytes are split at the six white-space characters of ASCII, as in the grammar; text would be split at others too.

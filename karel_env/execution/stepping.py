@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from karel_env.compiler import END, JUMP, NEGATED, SET, TEST, TICK, Code, compile_programs
-from karel_env.interpreter import EVENT_LIMIT, MAX_EVENTS, MODES
+from karel_env.execution.compiler import END, JUMP, NEGATED, SET, TEST, TICK, Code, compile_programs
+from karel_env.execution.interpreter import EVENT_LIMIT, MAX_EVENTS, MODES
 from karel_env.language import MAX_NESTING, Programs
 from karel_env.semantics import LEFT, MOVE, ORIGINAL, PICK, RIGHT, Semantics
 from karel_env.world import Worlds

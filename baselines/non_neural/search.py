@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from baselines.prompt_reading import read_prompt
+from baselines.non_neural.prompt_reading import read_prompt
 from benchmark.models.interface import Generation
 from benchmark.tasks.suite import Suite
-from karel_env.interpreter import run
+from karel_env.execution.interpreter import run
 from karel_env.language import ACTIONS, CLOSE, Programs, text_of
 from karel_env.world import Worlds
 

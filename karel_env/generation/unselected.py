@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from karel_env.control_flow import _draw, _tasks_of
-from karel_env.recipe import ControlRecipe, Tasks
+from karel_env.generation.control_flow import _draw, _tasks_of
+from karel_env.generation.recipe import ControlRecipe, Tasks
 
 
 def draw_unselected(recipe: ControlRecipe, seed: int, purpose: str, indices: np.ndarray) -> Tasks:

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from karel_env.dialects import KAREL, PYTHON
 from karel_env.language import ACTIONS, CONDITIONS, MAX_REPEAT
-from karel_env.python_syntax import INDENT
+from karel_env.syntax.dialects import KAREL, PYTHON
+from karel_env.syntax.python_syntax import INDENT
 
 MOST_SPACE = 8
 PYTHON_NESTING = 8

@@ -1,0 +1,1 @@
+"""Baselines without a network: chance, token statistics, nearest neighbour and enumerative search."""

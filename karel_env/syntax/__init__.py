@@ -1,0 +1,1 @@
+"""Texts of programs: the canonical text and Python text, read, printed and as grammars."""
