@@ -35,12 +35,12 @@ def delete_stale_cache(folder: Path) -> None:
     stamp = cache / "sources.txt"
     current = _sources(folder)
     try:
-        if stamp.exists() and stamp.read_text() == current:
+        if stamp.exists() and stamp.read_text(encoding="utf-8") == current:
             return
         for path in folder.rglob("__pycache__/*.nb[ci]"):
             path.unlink(missing_ok=True)
         cache.mkdir(exist_ok=True)
-        stamp.write_text(current)
+        stamp.write_text(current, encoding="utf-8")
     except OSError:
         # A read-only folder contains no compiled functions: Numba stores them elsewhere, see `place_cache`.
         return
