@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from html import escape
 from typing import Any
 
-from benchmark.runner.plain_progress import format_duration
+from benchmark.runner.plain_progress import StagePace, format_duration
 
 REFRESH_SECONDS = 0.25
 NUM_MESSAGES = 3
@@ -51,22 +51,23 @@ class NotebookProgress:
 
     def __init__(self, show: Show = show_html, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock, self.began, self.drawn = clock, clock(), -REFRESH_SECONDS
-        self.description, self.completed, self.first_completed = "starting", 0, 0
+        self.description, self.completed = "starting", 0
         self.total: int | None = None
-        self.stage_began = self.began
+        self.pace = StagePace(self.began)
         self.messages: list[str] = []
         self.replace = show(self._render())
 
     def start(self, description: str, total: int | None = None, completed: int = 0) -> None:
         """See `Progress`."""
         self.description, self.total = description, total
-        self.completed = self.first_completed = completed
-        self.stage_began = self.clock()
+        self.completed = completed
+        self.pace = StagePace(self.clock())
         self._draw()
 
     def advance(self, steps: int, description: str | None = None) -> None:
         """See `Progress`."""
         self.completed += steps
+        self.pace.advance(self.clock(), steps)
         self.description = description or self.description
         if self.clock() - self.drawn >= REFRESH_SECONDS or self.completed == self.total:
             self._draw()
@@ -88,10 +89,10 @@ class NotebookProgress:
         self.replace(self._render())
 
     def _render(self) -> str:
-        elapsed = self.clock() - self.began
+        now = self.clock()
         counts = f"{self.completed:,} of {self.total:,}" if self.total else ""
-        remaining = self._remaining()
-        times = f"{format_duration(elapsed)} so far" + (
+        remaining = self.pace.seconds_left(now, self.total - self.completed) if self.total else 0.0
+        times = f"{format_duration(now - self.began)} so far" + (
             f", about {format_duration(remaining)} left" if remaining else ""
         )
         label = " · ".join(filter(None, (self.description, counts, times)))
@@ -102,10 +103,3 @@ class NotebookProgress:
         )
         lines = "".join(f"<div><small>{escape(message)}</small></div>" for message in self.messages)
         return f'<div role="status">{bar}{escape(label)}{lines}</div>'
-
-    def _remaining(self) -> float:
-        """Seconds until the end of the stage at its speed so far; 0 if unknown."""
-        done_steps = self.completed - self.first_completed
-        if not self.total or not done_steps:
-            return 0.0
-        return (self.clock() - self.stage_began) * (self.total - self.completed) / done_steps

@@ -14,6 +14,35 @@ MIN_SECONDS, MAX_SECONDS, MIN_SHARE = 5.0, 30.0, 0.05
 TICK_SECONDS = 1.0
 
 
+class StagePace:
+    """The time that is left of a stage, by the time that its completed steps have taken.
+
+    Args:
+        now: when the stage begins, in seconds.
+    """
+
+    def __init__(self, now: float) -> None:
+        self.began = self.advanced_at = now
+        self.num_steps = self.last_steps = 0
+
+    def advance(self, now: float, steps: int) -> None:
+        """Count steps that were completed at the same time."""
+        if steps:
+            self.advanced_at, self.last_steps = now, steps
+            self.num_steps += steps
+
+    def seconds_left(self, now: float, steps_left: int) -> float:
+        """Seconds until the end of the stage; 0 if it cannot be told.
+
+        Between two calls of `advance` the time falls, until as many steps as those of the last call would be completed.
+        """
+        if not self.num_steps:
+            return 0.0
+        step_seconds = (self.advanced_at - self.began) / self.num_steps
+        waited = now - self.advanced_at
+        return max(step_seconds * steps_left - waited, step_seconds * (steps_left - self.last_steps), 0.0)
+
+
 class PlainProgress:
     """Prints a line when a stage starts and while it goes on; see `runner.stages.Progress`.
 
@@ -28,25 +57,27 @@ class PlainProgress:
     ) -> None:
         self.console, self.clock, self.announces_stages = console, clock, announces_stages
         self.lock = RLock()
-        self.began = self.stage_began = clock()
+        self.began = clock()
+        self.pace = StagePace(self.began)
         self.line_time = self.began - MAX_SECONDS
         self.description = ""
         self.total: int | None = None
-        self.completed = self.stage_completed = self.line_completed = 0
+        self.completed = self.line_completed = 0
 
     def start(self, description: str, total: int | None = None, completed: int = 0) -> None:
         """See `Progress`."""
         with self.lock:
             self.description, self.total = description, total
-            self.completed = self.stage_completed = self.line_completed = completed
-            self.stage_began = self.clock()
+            self.completed = self.line_completed = completed
+            self.pace = StagePace(self.clock())
             if self.announces_stages:
-                self._print_line(self.stage_began)
+                self._print_line(self.pace.began)
 
     def advance(self, steps: int, description: str | None = None) -> None:
         """See `Progress`."""
         with self.lock:
             self.completed += steps
+            self.pace.advance(self.clock(), steps)
             self.description = description or self.description
             self.tick()
 
@@ -89,9 +120,8 @@ class PlainProgress:
             line += f": {self.completed:,} of {self.total:,} ({self.completed / self.total:.0%})"
         elif self.completed:
             line += f": {self.completed:,} done"
-        advanced = self.completed - self.stage_completed
-        if self.total and advanced > 0 and self.completed < self.total:
-            seconds_left = (now - self.stage_began) / advanced * (self.total - self.completed)
+        seconds_left = self.pace.seconds_left(now, self.total - self.completed) if self.total else 0.0
+        if seconds_left:
             line += f", about {format_duration(seconds_left)} left of this stage"
         self.write(line)
 

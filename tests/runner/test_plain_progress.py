@@ -74,7 +74,7 @@ def test_five_percent_make_a_line_but_not_within_five_seconds(progress, file, cl
     assert len(lines(file)) == 1
     clock.seconds += 1.1
     progress.advance(0, "evaluating: test")
-    assert lines(file)[1:] == ["0:00:05 evaluating: test: 400 of 1,000 (40%), about 0:00:08 left of this stage"]
+    assert lines(file)[1:] == ["0:00:05 evaluating: test: 400 of 1,000 (40%), about 0:00:06 left of this stage"]
     clock.seconds += 6
     progress.advance(49)
     assert len(lines(file)) == 2
@@ -88,6 +88,26 @@ def test_thirty_seconds_make_a_line_without_any_step(progress, file, clock):
         clock.seconds += 1
         progress.tick()
     assert lines(file) == [f"{format_duration(seconds)} probing" for seconds in (0, 30, 60, 90)]
+
+
+def test_the_time_left_falls_between_steps_and_stays_once_the_next_ones_are_late(progress, file, clock):
+    progress.start("evaluating", 1000, 100)
+    clock.seconds += 60
+    progress.advance(300)
+    seen = []
+    for _ in range(4):
+        clock.seconds += 30
+        progress.tick()
+        seen.append(lines(file)[-1].partition(", about ")[2])
+    assert seen == [f"{left} left of this stage" for left in ("0:01:30", "0:01:00", "0:01:00", "0:01:00")]
+    progress.advance(300)
+    clock.seconds += 30
+    progress.tick()
+    # 600 steps took 180 s, the last 300 take 90 s, and 30 s have passed.
+    assert lines(file)[-1].endswith("700 of 1,000 (70%), about 0:01:00 left of this stage")
+    clock.seconds += 70
+    progress.tick()
+    assert lines(file)[-1].endswith("700 of 1,000 (70%)"), "overdue: nothing is known"
 
 
 def test_a_step_count_without_a_total_is_shown(progress, file, clock):
