@@ -10,13 +10,15 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
+from rich.text import Text
 
-from benchmark.runner.plain_progress import PlainProgress, can_redraw
+from benchmark.runner.plain_progress import PlainProgress, StagePace, can_redraw, format_duration
 
 
 def open_progress(console: Console) -> RichProgress | PlainProgress:
@@ -32,23 +34,38 @@ def show_progress() -> Iterator[RichProgress | PlainProgress]:
         yield progress
 
 
+class TimeLeftColumn(ProgressColumn):
+    """Time left by the pace of the stage; that of rich knows none where a step takes longer than 30 s."""
+
+    max_refresh = 0.5
+
+    def render(self, task: Task) -> Text:
+        """The time, or dashes where it cannot be told."""
+        pace: StagePace = task.fields["pace"]
+        seconds = pace.seconds_left(task.get_time(), int(task.remaining)) if task.remaining else 0.0
+        return Text(format_duration(seconds) if seconds else "-:--:--", style="progress.remaining")
+
+
 class RichProgress:
     """Progress bars on a console, one per stage; see `runner.stages.Progress`."""
 
     def __init__(self, console: Console) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        self.bars = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
+        self.bars = Progress(*columns, TimeElapsedColumn(), TimeLeftColumn(), console=console)
         self.console = console
         self.current: TaskID | None = None
+        self.pace = StagePace(self.bars.get_time())
 
     def start(self, description: str, total: int | None = None, completed: int = 0) -> None:
         """See `Progress`."""
         self._finish()
-        self.current = self.bars.add_task(description, total=total, completed=completed)
+        self.pace = StagePace(self.bars.get_time())
+        self.current = self.bars.add_task(description, total=total, completed=completed, pace=self.pace)
 
     def advance(self, steps: int, description: str | None = None) -> None:
         """See `Progress`."""
         if self.current is not None:
+            self.pace.advance(self.bars.get_time(), steps)
             self.bars.update(self.current, advance=steps, description=description)
 
     def write(self, message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import threading
 
 import pytest
@@ -164,6 +165,26 @@ class Terminal(io.StringIO):
 
     def isatty(self) -> bool:
         return True
+
+
+@pytest.mark.parametrize("display", [RichProgress, emergence.SingleBarProgress])
+def test_a_terminal_tells_the_time_left_however_long_a_step_takes(clock, display):
+    file = Terminal()
+    progress = display(Console(file=file, _environ={"TERM": "xterm", "COLUMNS": "100"}))
+    progress.bars.get_time = clock
+    with progress.displayed():
+        progress.start("drawing tasks", 3)
+        progress.advance(3)
+        progress.start("evaluating", 2000, 500)
+        clock.seconds += 600
+        progress.advance(250)
+        for _ in range(2):
+            clock.seconds += 300
+            progress.bars.refresh()
+    # 250 of 1,500 steps took 10 minutes; the next 250 are due in 5, then now.
+    times = re.findall(r"(\d:\d\d:\d\d) (\d:\d\d:\d\d|-:--:--)", re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", file.getvalue()))
+    assert ("0:15:00", "0:45:00") in times
+    assert ("0:20:00", "0:40:00") in times
 
 
 @pytest.mark.parametrize(
