@@ -5,6 +5,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
+from statistics import correlation
+from typing import Any
 
 import pytest
 from page_figures import bounds, decimal
@@ -18,8 +20,10 @@ from benchmark.statistics import Estimate
 DOCS = Path(__file__).parents[2] / "docs"
 FILES = sorted((DOCS / "emergence" / "series").glob("*-laptop-*.json"))
 PAGE = (DOCS / "emergence.md").read_text()
+TEXT = " ".join(PAGE.split())
 PAPER_TASK = DOCS / "emergence" / "series" / "icml24-small-1.json"
 CONTENT = sorted((DOCS / "emergence" / "icml24-small" / "content").glob("*.json"))
+REACH = DOCS / "emergence" / "icml24-small" / "reach-0002500.json"
 FAMILIES = ("gpt-laptop", "neox-laptop", "lstm-laptop")
 FIGURES: Mapping[str, Callable[[CurvePoint], Estimate | None]] = {
     "shown": lambda point: point.accuracy.shown,
@@ -150,11 +154,20 @@ def test_the_page_compares_recipes_over_seeds(name: str) -> None:
     assert table_row([name, *means, *differences]) in PAGE
 
 
+def read_figures(path: Path) -> dict[tuple[str, str, str], dict[str, Any]]:
+    """Semantic content of one checkpoint by source, probe and frame."""
+    return {(f["source"], f["depth"], f["frame"]): f for f in json.loads(path.read_text())["figures"]}
+
+
+def find_point(path: Path) -> CurvePoint:
+    """The point of the series whose content is in a file."""
+    (point,) = (p for p in read_points(PAPER_TASK) if f"step-{p.step:07d}" in path.name)
+    return point
+
+
 def content_row(path: Path) -> str:
     """Content in percent in both frames, and accuracy of the rotation, of one checkpoint of the paper's task."""
-    stored = json.loads(path.read_text())
-    figures = {(f["source"], f["depth"], f["frame"]): f for f in stored["figures"]}
-    (point,) = (p for p in read_points(PAPER_TASK) if f"step-{p.step:07d}" in path.name)
+    stored, figures, point = json.loads(path.read_text()), read_figures(path), find_point(path)
     linear, hidden = (("model", depth, "token history", depth) for depth in ("linear", "mlp1"))
     shares = [figures["majority", "", "absolute"]["content"]["value"]]
     for frame in ("absolute", "relative"):
@@ -178,3 +191,42 @@ def test_the_page_has_the_semantic_content_of_each_checkpoint(path: Path) -> Non
 
 def test_semantic_content_was_measured_at_several_checkpoints() -> None:
     assert len(CONTENT) == 9
+
+
+def test_the_page_correlates_content_and_its_floor_with_accuracy() -> None:
+    solved = [find_point(path).accuracy.shown.value for path in CONTENT]
+    floor, model = (
+        decimal(
+            correlation(
+                solved, [read_figures(path)[source, "mlp1", "absolute"]["content"]["value"] for path in CONTENT]
+            ),
+            places=2,
+        )
+        for source in ("token history", "model")
+    )
+    assert f"the nine checkpoints it correlates with the accuracy by {floor}, the model by {model}." in TEXT
+
+
+def test_the_page_has_the_reach_of_the_last_checkpoint() -> None:
+    written = json.loads(REACH.read_text())["written"]
+    figures = {
+        (f["source"], f["depth"]): f for f in written["content"] if f["offset"] == 0 and f["frame"] == "relative"
+    }
+    model, history = figures["model", "mlp1"], figures["token history", "mlp1"]
+    percent = [
+        f"{100 * f['content']['value']:.1f} [{100 * f['content']['low']:.1f}, {100 * f['content']['high']:.1f}]"
+        for f in (history, model)
+    ]
+    rotation = " to ".join(f"{100 * f['accuracy']['rotation']:.1f}" for f in (model, history))
+    linear = " to ".join(
+        f"{100 * figures[source, 'linear']['content']['value']:.1f}" for source in ("model", "token history")
+    )
+    assert f"With {written['programs']:,} programs of the last checkpoint" in TEXT
+    assert f"start is {percent[0]} where the model has {percent[1]}, with 2,000" in TEXT
+    assert f"rotation ({rotation}%) and with linear probes ({linear})" in TEXT
+    ahead = written["ahead"][0]
+    skill = bounds(Estimate(**ahead["skill"]), "+")
+    assert (
+        f"Its reach is {written['reach']}: one word beyond the next the skill is {skill} and a token history has {decimal(ahead['history'], '+')}"
+        in TEXT
+    )
