@@ -47,6 +47,20 @@ def test_rows_of_one_recipe_are_those_that_differ_in_the_seed_only(rows):
     assert "seed" in SAME_NETWORK
 
 
+def test_another_precision_is_no_seed_of_the_same_recipe(rows, tmp_path):
+    trainings = [
+        {"recipe": {"tasks": 8, "seed": 1}, "precision": "bf16"},
+        {"recipe": {"tasks": 8, "seed": 2}, "precision": "no"},
+        {"recipe": {"tasks": 8, "seed": 3}},
+    ]
+    for row, training in zip(rows[:3], trainings, strict=True):
+        (tmp_path / row.folder).mkdir()
+        (tmp_path / row.folder / "training.json").write_text(json.dumps(training))
+    bfloat16, *float32 = read_recipes(tmp_path, rows).values()
+    assert len(set(float32)) == 1
+    assert bfloat16 not in float32
+
+
 def test_a_damaged_or_missing_recipe_is_left_out(rows, tmp_path):
     for row in rows[:3]:
         (tmp_path / row.folder).mkdir()

@@ -26,6 +26,8 @@ from benchmark.statistics import Estimate, t_quantile
 MAX_BYTES = 1_000_000
 SAME_NETWORK = ("seed", "checkpoints", "spacing")
 """Entries of a recipe that two trainings of the same kind of network may differ in."""
+FULL_PRECISION = "no"
+"""Precision of a training in float32, as accelerate calls it: no mixed precision."""
 MIN_SEEDS, LEVEL = 2, 0.95
 FIGURES: Mapping[str, Callable[[LeaderboardRow], Estimate | None]] = {
     "shown": lambda row: row.record.accuracy.shown,
@@ -60,18 +62,20 @@ class SeedSpread:
 
 
 def read_recipes(submissions: Path, rows: Sequence[LeaderboardRow]) -> dict[str, str]:
-    """The recipe of each row, as text without its seed, by folder; rows without a readable recipe are left out."""
+    """Recipe and precision of each row's training, as text without the seed, by folder; rows without a readable one are left out."""
     recipes = {}
     for row in rows:
         path = submissions / row.folder / TRAINING_FILE
         try:
-            recipe: Any = read_json(path, MAX_BYTES).get("recipe") if path.is_file() else None
+            training: dict[str, Any] = read_json(path, MAX_BYTES) if path.is_file() else {}
         except BenchmarkError:
             continue
+        recipe = training.get("recipe")
         if isinstance(recipe, dict) and "seed" in recipe:
             # Entries that later versions added stand at a default that is false in older recipes' place.
             shared = {name: value for name, value in recipe.items() if value and name not in SAME_NETWORK}
-            recipes[row.folder] = json.dumps(shared, sort_keys=True)
+            # The same recipe and seed gave another accuracy in bfloat16 than in float32.
+            recipes[row.folder] = json.dumps([shared, training.get("precision", FULL_PRECISION)], sort_keys=True)
     return recipes
 
 
@@ -195,9 +199,9 @@ def spread_lines(group: RankingGroup, recipes: Mapping[str, str], table: Callabl
         "",
         "### Spread between seeds",
         "",
-        "The same recipe trained with other seeds (`training.json`). A row's interval is that of one network; what is said of a",
-        "recipe needs the spread between its seeds. 95% intervals over seeds, of Student's t. Recipes that were trained with",
-        "more seeds, without a row for each, are compared in [docs/emergence.md](docs/emergence.md#recipes-over-training-seeds).",
+        "The same recipe trained at the same precision with other seeds (`training.json`). A row's interval is that of one network;",
+        "what is said of a recipe needs the spread between its seeds. 95% intervals over seeds, of Student's t. Recipes that were",
+        "trained with more seeds, without a row for each, are compared in [docs/emergence.md](docs/emergence.md#recipes-over-training-seeds).",
         "",
         table([{name: escape_markdown(cell) for name, cell in row.items()} for row in spread_rows(spreads)]),
     ]
