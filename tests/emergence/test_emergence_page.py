@@ -8,12 +8,14 @@ from pathlib import Path
 from statistics import correlation
 from typing import Any
 
+import numpy as np
 import pytest
 from page_figures import bounds, decimal
 
 from benchmark.board.sections.seed_spread import compare_recipes, measure_spread
 from benchmark.emergence.axis import choose_axis
 from benchmark.emergence.order import AT_MOST, Order, find_order
+from benchmark.emergence.phases import find_phases
 from benchmark.emergence.point import DELTA, USE, CurvePoint, read_points
 from benchmark.statistics import Estimate
 
@@ -135,6 +137,55 @@ def test_the_page_has_the_conclusion_of_each_recipe(recipe: str) -> None:
     halves = [f"{half(order, name)} {interval(order.half[name])}".rstrip() for name in (DELTA, USE)]
     cells = [f"`{recipe}`, {len(series)} series", *halves, difference(order), conclusion]
     assert table_row(cells) in PAGE
+
+
+def spans(values: Sequence[float]) -> str:
+    """Smallest to largest, in percent."""
+    return f"{100 * min(values):.0f} to {100 * max(values):.0f}"
+
+
+def test_the_page_has_the_phases_of_each_recipe() -> None:
+    texts = {}
+    for recipe in FAMILIES:
+        series = [read_points(path) for path in FILES if path.name.startswith(f"{recipe}-")]
+        phases = [
+            find_phases(*(np.array([read(p) for p in points], float) for read in (
+                lambda p: p.tasks, lambda p: p.distinct, lambda p: p.accuracy.shown.value
+            )))
+            for points in series
+        ]  # fmt: skip
+        babbling, syntax, semantics = (spans(shares) for shares in zip(*(p.shares for p in phases), strict=True))
+        texts[recipe] = f"{babbling}, {syntax} and {semantics}%"
+    assert (
+        f"syntax and semantics take {texts['gpt-laptop']} of the training of a GPT, {texts['neox-laptop']} of NeoX, "
+        f"{texts['lstm-laptop']} of an LSTM; in the paper's figure 50, 25 and 25%."
+    ) in TEXT
+
+
+def test_the_page_has_what_training_forgets_first() -> None:
+    series = {path.stem: [p for p in read_points(path) if p.rotation is not None] for path in FILES}
+    skills = {name: [p.rotation.skill.value for p in points] for name, points in series.items()}
+    recurrent = {name for name in series if name.startswith("lstm-laptop")}
+    transformers = {name for name in series if name.startswith(("gpt-laptop", "neox-laptop"))}
+    untrained = [
+        " to ".join(decimal(pick([skills[name][0] for name in names]), places=2) for pick in (min, max))
+        for names in (transformers, recurrent)
+    ]
+    low = max(min(values) for values in skills.values())
+    latest = [
+        max(next(p.tasks for p in series[name] if p.rotation.skill.value <= low) for name in names)
+        for names in (transformers, recurrent)
+    ]
+    deltas = [
+        decimal(min(p.rotation.delta.value for name in names for p in series[name]), places=2)
+        for names in (transformers, recurrent)
+    ]
+    assert latest[0] <= 51_000 < latest[1] <= 102_000
+    assert (
+        f"The skill of the rotation, {untrained[0]} in the untrained transformers and {untrained[1]} in the untrained LSTMs, "
+        f"falls to {decimal(low)} or below within 51,000 tasks, in the LSTMs within 102,000, before it rises. While it is low, "
+        f"delta is below 0 (down to {deltas[0]} and {deltas[1]})"
+    ) in TEXT
 
 
 def interval(value: Estimate | None) -> str:
