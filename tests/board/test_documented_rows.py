@@ -2,14 +2,45 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 from page_figures import bounds, decimal
 
+from benchmark.artifacts import RECORD, REPRESENTS_RECORD
 from benchmark.installation.paths import SOURCE_ROOT
 from benchmark.probing.version4.rotation_verdict import RotationResult
-from benchmark.runner.measurement_record import RepresentsRecord, read_measurement
+from benchmark.runner.measurement_record import RepresentsRecord, UsesRecord, read_measurement
+from benchmark.runner.record import read_record
+from benchmark.statistics import Estimate
+from benchmark.submit.schema import read_submission
+from benchmark.tasks.prompt_template import TRAINED
 
 DOCS, ROWS = SOURCE_ROOT / "docs", SOURCE_ROOT / "submissions"
+NETWORKS = {
+    suite: sorted(
+        folder.parent.name
+        for folder in ROWS.glob(f"*/{RECORD}")
+        if (record := read_record(folder)).suite.name == suite
+        and record.track == TRAINED
+        and (folder.parent / REPRESENTS_RECORD).is_file()
+    )
+    for suite in ("laptop", "icml24", "colm24")
+}
+"""Folders of the networks that were trained on a suite of straight-line programs, by suite."""
+TEXTS = {name: " ".join((DOCS / name).read_text().split()) for name in ("baselines.md", "causal.md", "protocol4.md")}
+
+
+@cache
+def uses(row: str) -> UsesRecord:
+    record = read_measurement(UsesRecord, ROWS / row)
+    assert record is not None
+    return record
+
+
+def zeros(value: Estimate, sign: str = "") -> str:
+    """As `0.342 [0.333, 0.352]`."""
+    return f"{value.value:{sign}.3f} [{value.low:{sign}.3f}, {value.high:{sign}.3f}]"
 
 
 def represents(row: str) -> RotationResult:
@@ -36,3 +67,33 @@ def test_baselines_md_has_the_figures_of_gpt_control():
     for value in (figures.skill_alternatives, figures.skill.value, figures.label_skills["lr11"]):
         assert f"({decimal(value)})" in text
     assert f"(delta {bounds(represents('2026-11-30_gpt-control-generalize').delta)})" in text
+
+
+@pytest.mark.parametrize("row", NETWORKS["laptop"])
+def test_baselines_md_has_every_network_of_laptop(row):
+    accuracy, rotation, measured = read_record(ROWS / row / RECORD).accuracy, represents(row), uses(row)
+    cells = [
+        f"{100 * accuracy.shown.value:.1f}", f"{100 * accuracy.held_out.value:.1f}",
+        f"{rotation.verdict} {decimal(rotation.delta.value)}", f"{measured.use.verdict} {decimal(measured.use.use.value)}",
+        decimal(measured.merges.merges.value),
+    ]  # fmt: skip
+    assert f"| {' | '.join(cells)} |" in TEXTS["baselines.md"]
+
+
+@pytest.mark.parametrize("row", NETWORKS["laptop"])
+def test_causal_md_has_every_network_of_laptop(row):
+    use, merges = uses(row).use, uses(row).merges
+    name = read_submission(ROWS / row).name
+    cells = [
+        zeros(use.strict.steered), zeros(use.every.steered), f"{use.strict.controls['look-up'].value:.3f}",
+        zeros(use.strict.margin), use.verdict, zeros(merges.merges),
+    ]  # fmt: skip
+    assert f"| {name} | {uses(row).sites[use.site]} | {' | '.join(cells)} |" in TEXTS["causal.md"]
+
+
+@pytest.mark.parametrize("row", sum(NETWORKS.values(), []))
+def test_protocol4_md_has_every_network(row):
+    rotation, name = represents(row), read_submission(ROWS / row).name
+    figures = [zeros(getattr(rotation, figure), "+") for figure in ("delta", "pose_delta", "arithmetic")]
+    cells = [name, rotation.verdict, f"{rotation.skill.value:.3f}", *figures, uses(row).use.verdict]
+    assert f"| {' | '.join(cells)} |" in TEXTS["protocol4.md"]
