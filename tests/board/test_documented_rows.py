@@ -5,14 +5,13 @@ from __future__ import annotations
 from functools import cache
 
 import pytest
-from page_figures import bounds, decimal
+from page_figures import bounds, decimal, full_bounds
 
 from benchmark.artifacts import RECORD, REPRESENTS_RECORD
 from benchmark.installation.paths import SOURCE_ROOT
 from benchmark.probing.version4.rotation_verdict import RotationResult
 from benchmark.runner.measurement_record import RepresentsRecord, UsesRecord, read_measurement
 from benchmark.runner.record import read_record
-from benchmark.statistics import Estimate
 from benchmark.submit.schema import read_submission
 from benchmark.tasks.prompt_template import TRAINED
 
@@ -36,11 +35,6 @@ def uses(row: str) -> UsesRecord:
     record = read_measurement(UsesRecord, ROWS / row)
     assert record is not None
     return record
-
-
-def zeros(value: Estimate, sign: str = "") -> str:
-    """As `0.342 [0.333, 0.352]`."""
-    return f"{value.value:{sign}.3f} [{value.low:{sign}.3f}, {value.high:{sign}.3f}]"
 
 
 def represents(row: str) -> RotationResult:
@@ -85,15 +79,15 @@ def test_causal_md_has_every_network_of_laptop(row):
     use, merges = uses(row).use, uses(row).merges
     name = read_submission(ROWS / row).name
     cells = [
-        zeros(use.strict.steered), zeros(use.every.steered), f"{use.strict.controls['look-up'].value:.3f}",
-        zeros(use.strict.margin), use.verdict, zeros(merges.merges),
+        full_bounds(use.strict.steered), full_bounds(use.every.steered), f"{use.strict.controls['look-up'].value:.3f}",
+        full_bounds(use.strict.margin), use.verdict, full_bounds(merges.merges),
     ]  # fmt: skip
     assert f"| {name} | {uses(row).sites[use.site]} | {' | '.join(cells)} |" in TEXTS["causal.md"]
 
 
-@pytest.mark.parametrize("row", sum(NETWORKS.values(), []))
+@pytest.mark.parametrize("row", [row for rows in NETWORKS.values() for row in rows])
 def test_protocol4_md_has_every_network(row):
     rotation, name = represents(row), read_submission(ROWS / row).name
-    figures = [zeros(getattr(rotation, figure), "+") for figure in ("delta", "pose_delta", "arithmetic")]
+    figures = [full_bounds(getattr(rotation, figure), "+") for figure in ("delta", "pose_delta", "arithmetic")]
     cells = [name, rotation.verdict, f"{rotation.skill.value:.3f}", *figures, uses(row).use.verdict]
     assert f"| {' | '.join(cells)} |" in TEXTS["protocol4.md"]

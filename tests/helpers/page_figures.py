@@ -10,6 +10,11 @@ def decimal(value: float, sign: str = "", places: int = 3) -> str:
     return f"{value:{sign}.{places}f}".replace("0.", ".", 1)
 
 
+def full_bounds(value: Estimate, sign: str = "") -> str:
+    """As `0.178 [0.167, 0.189]`."""
+    return f"{value.value:{sign}.3f} [{value.low:{sign}.3f}, {value.high:{sign}.3f}]"
+
+
 def bounds(value: Estimate, sign: str = "") -> str:
     """As `.178 [.167, .189]`."""
     low, high = decimal(value.low, sign), decimal(value.high, sign)
