@@ -75,7 +75,7 @@ def read_recipes(submissions: Path, rows: Sequence[LeaderboardRow]) -> dict[str,
             # Entries that later versions added stand at a default that is false in older recipes' place.
             shared = {name: value for name, value in recipe.items() if value and name not in SAME_NETWORK}
             # The same recipe and seed gave another accuracy in bfloat16 than in float32.
-            recipes[row.folder] = json.dumps([shared, training.get("precision", FULL_PRECISION)], sort_keys=True)
+            recipes[row.folder] = json.dumps([training.get("precision", FULL_PRECISION), shared], sort_keys=True)
     return recipes
 
 
