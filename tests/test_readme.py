@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()
 NUMBERS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10,
            "eleven": 11, "twelve": 12, "thirteen": 13, "fourteen": 14, "fifteen": 15, "sixteen": 16, "seventeen": 17,
-           "eighteen": 18}  # fmt: skip
+           "eighteen": 18, "nineteen": 19, "twenty": 20, "twenty-one": 21, "twenty-two": 22, "twenty-three": 23}  # fmt: skip
 
 
 def block(start: str) -> str:
@@ -53,7 +53,7 @@ def test_three_sentences_say_what_the_board_says():
     represents = [row["represents"] == "REPRESENTS" for row in measured]
     uses = [row["uses"] == "USES" for row in measured]
     both = sum(a and b for a, b in zip(represents, uses, strict=True))
-    numbers = [NUMBERS[word] for word in re.findall(r"\w+", result.lower()) if word in NUMBERS]
+    numbers = [NUMBERS[word] for word in re.findall(r"[\w-]+", result.lower()) if word in NUMBERS]
     assert numbers == [len(measured), sum(represents), sum(uses), both]
 
 

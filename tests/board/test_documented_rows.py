@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+from collections import Counter
 from functools import cache
 
 import pytest
@@ -50,6 +53,24 @@ def test_pretrained_md_has_the_figures_of_the_rows(row):
     text, figures = (DOCS / "pretrained.md").read_text(), represents(row)
     for name in ("skill", "delta", "pose_delta", "arithmetic"):
         assert bounds(getattr(figures, name), "+") in text, name
+
+
+def test_pretrained_md_has_the_answers_of_the_code_model():
+    row = ROWS / "2026-11-30_qwen2.5-coder-0.5b-instruct"
+    accuracy = read_record(row / RECORD).accuracy
+    texts = Counter(
+        sample["text"].strip()
+        for line in gzip.decompress((row / "samples.jsonl.gz").read_bytes()).decode().splitlines()
+        if (sample := json.loads(line))["stage"] == "test"
+    )
+    ((program, count),) = texts.most_common(1)
+    page = " ".join((DOCS / "pretrained.md").read_text().split())
+    shown, held_out = (
+        f"{100 * e.value:.1f}% [{100 * e.low:.1f}, {100 * e.high:.1f}]" for e in (accuracy.shown, accuracy.held_out)
+    )
+    assert f"solves {shown} of the tasks on the shown examples and {held_out} on the held-out ones" in page
+    assert len(texts) == 5
+    assert f"with five programs, {count} of them with `{program.removesuffix(' }')}`" in page
 
 
 def test_baselines_md_has_the_figures_of_gpt_control():

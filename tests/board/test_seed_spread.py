@@ -43,7 +43,10 @@ def test_rows_of_one_recipe_are_those_that_differ_in_the_seed_only(rows):
     for folder, recipe in recipes.items():
         by_recipe.setdefault(recipe, set()).add(folder.partition("_")[2])
     assert {"gpt-laptop", "gpt-laptop-2", "gpt-laptop-3"} in by_recipe.values()
-    assert sum(len(names) > 1 for names in by_recipe.values()) == 1
+    (small,) = (names for names in by_recipe.values() if "gpt-small-laptop-2" in names)
+    assert {"gpt-small-laptop-2", "gpt-small-laptop-3"} <= small
+    assert "gpt-small-laptop" not in small, "trained in bfloat16"
+    assert sum(len(names) > 1 for names in by_recipe.values()) == 2
     assert "seed" in SAME_NETWORK
 
 
@@ -62,9 +65,11 @@ def test_another_precision_is_no_seed_of_the_same_recipe(rows, tmp_path):
 
 
 def test_a_damaged_or_missing_recipe_is_left_out(rows, tmp_path):
-    for row in rows[:3]:
+    seeded = {"recipe": {"tasks": 1, "seed": 1}}
+    texts = ['{"recipe": "x"}', "{", json.dumps({"recipe": {"tasks": 1}})]
+    texts += [json.dumps({**seeded, "precision": value}) for value in ("<b>", ["bf16"], None)]
+    for row, text in zip(rows[: len(texts)], texts, strict=True):
         (tmp_path / row.folder).mkdir()
-    for row, text in zip(rows[:3], ('{"recipe": "x"}', "{", json.dumps({"recipe": {"tasks": 1}})), strict=True):
         (tmp_path / row.folder / "training.json").write_text(text)
     assert read_recipes(tmp_path, rows) == {}
 
@@ -96,15 +101,18 @@ def test_the_board_shows_the_spread_of_the_shipped_recipe(rows):
     (group,) = (group for group in rank_groups(rows) if (group.suite, group.track) == ("laptop", "trained"))
     recipes = read_recipes(SHIPPED, rows)
     spreads = spreads_of_group(group, recipes)
-    assert [(spread.recipe, spread.figure, len(spread.values)) for spread in spreads] == [
-        ("gpt-laptop", figure, 3) for figure in FIGURES
+    names = ["gpt-laptop, bfloat16", "gpt-small-laptop, float32"]
+    assert [(spread.recipe, spread.figure) for spread in spreads] == [
+        (name, figure) for name in names for figure in FIGURES
     ]
+    assert [len(spread.values) for spread in spreads[: len(FIGURES)]] == [3] * len(FIGURES)
     delta = spreads[list(FIGURES).index("represents: delta")]
     # Another network of the recipe differs by more than the interval of a row says.
     assert delta.deviation > delta.row_half_width
     lines = spread_lines(group, recipes, lambda table: f"{len(table)} rows of {sorted(table[0])[0]}")
     assert lines[1] == "### Spread between seeds"
-    assert lines[-1] == f"{len(spread_rows(spreads))} rows of figure"
+    assert f"{len(spread_rows(spreads))} rows of figure" in lines
+    assert lines[-1] == f"{len(comparison_rows(spreads))} rows of difference over seeds"
     unranked = replace(group, rows=tuple(replace(row, rank=None) for row in group.rows))
     assert spread_lines(unranked, recipes, str) == []
 
@@ -125,7 +133,9 @@ def test_the_page_shows_the_spread_below_the_table_and_on_the_rows_of_the_recipe
     assert ">gpt-laptop-2</a>" in page
     assert f"{min(delta.values):.3f} to {max(delta.values):.3f} (3)" in page
     assert [name for name, text in pages.items() if "Other seeds" in text] == [
-        name for name in pages if name in ("gpt-laptop", "gpt-laptop-2", "gpt-laptop-3")
+        name
+        for name in pages
+        if name in ("gpt-laptop", "gpt-laptop-2", "gpt-laptop-3") or name.startswith("gpt-small-laptop-")
     ]
     (plain,) = build_tables([group], None, ())
     assert "between training seeds" not in render_index([plain], links, True)

@@ -8,6 +8,7 @@ read from `training.json`, which is the authors' statement.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -27,7 +28,8 @@ MAX_BYTES = 1_000_000
 SAME_NETWORK = ("seed", "checkpoints", "spacing")
 """Entries of a recipe that two trainings of the same kind of network may differ in."""
 FULL_PRECISION = "no"
-"""Precision of a training in float32, as accelerate calls it: no mixed precision."""
+PRECISION_WORDS = {FULL_PRECISION: "float32", "bf16": "bfloat16", "fp16": "float16", "fp8": "float8"}
+"""Precisions of a training by what accelerate calls them."""
 MIN_SEEDS, LEVEL = 2, 0.95
 FIGURES: Mapping[str, Callable[[LeaderboardRow], Estimate | None]] = {
     "shown": lambda row: row.record.accuracy.shown,
@@ -45,7 +47,7 @@ class SeedSpread:
     """One figure of one recipe over seeds.
 
     Attributes:
-        recipe: name of the first of its rows.
+        recipe: name of its rows without a seed, and the precision of the training.
         figure: name in `FIGURES`.
         values: the figure of each row.
         mean: mean over seeds with its t interval.
@@ -70,27 +72,37 @@ def read_recipes(submissions: Path, rows: Sequence[LeaderboardRow]) -> dict[str,
             training: dict[str, Any] = read_json(path, MAX_BYTES) if path.is_file() else {}
         except BenchmarkError:
             continue
-        recipe = training.get("recipe")
-        if isinstance(recipe, dict) and "seed" in recipe:
+        recipe, precision = training.get("recipe"), training.get("precision", FULL_PRECISION)
+        if isinstance(recipe, dict) and "seed" in recipe and precision in list(PRECISION_WORDS):
             # Entries that later versions added stand at a default that is false in older recipes' place.
             shared = {name: value for name, value in recipe.items() if value and name not in SAME_NETWORK}
             # The same recipe and seed gave another accuracy in bfloat16 than in float32.
-            recipes[row.folder] = json.dumps([training.get("precision", FULL_PRECISION), shared], sort_keys=True)
+            recipes[row.folder] = json.dumps([precision, shared], sort_keys=True)
     return recipes
 
 
-def rows_by_recipe(group: RankingGroup, recipes: Mapping[str, str]) -> list[list[LeaderboardRow]]:
-    """The ranked rows of a group that share a recipe, for each recipe of at least two."""
+def rows_by_recipe(group: RankingGroup, recipes: Mapping[str, str]) -> dict[str, list[LeaderboardRow]]:
+    """The ranked rows of a group that share a recipe, by its name, for each recipe of at least two."""
     by_recipe: dict[str, list[LeaderboardRow]] = {}
     for ranked_row in group.rows:
         if ranked_row.rank is not None and ranked_row.row.folder in recipes:
             by_recipe.setdefault(recipes[ranked_row.row.folder], []).append(ranked_row.row)
-    return [rows for rows in by_recipe.values() if len(rows) >= MIN_SEEDS]
+    return {
+        _recipe_name(recipe, [row.name for row in rows]): rows
+        for recipe, rows in by_recipe.items()
+        if len(rows) >= MIN_SEEDS
+    }
 
 
-def spreads_of_recipe(rows: Sequence[LeaderboardRow]) -> list[SeedSpread]:
+def _recipe_name(recipe: str, rows: Sequence[str]) -> str:
+    """The shortest name of a row without the number of its seed, and the precision of the training."""
+    precision, _ = json.loads(recipe)
+    shortest = min(rows, key=lambda name: (len(name), name))
+    return f"{re.sub(r'-[0-9]+$', '', shortest)}, {PRECISION_WORDS[precision]}"
+
+
+def spreads_of_recipe(name: str, rows: Sequence[LeaderboardRow]) -> list[SeedSpread]:
     """The spread of every figure that at least two rows of a recipe have."""
-    name = min((row.name for row in rows), key=lambda text: (len(text), text))
     figures = {
         figure: [estimate for row in rows if (estimate := read(row)) is not None] for figure, read in FIGURES.items()
     }
@@ -101,7 +113,7 @@ def spreads_of_recipe(rows: Sequence[LeaderboardRow]) -> list[SeedSpread]:
 
 def spreads_of_group(group: RankingGroup, recipes: Mapping[str, str]) -> list[SeedSpread]:
     """The spread of every figure of each recipe that at least two ranked rows of a group share."""
-    return [spread for rows in rows_by_recipe(group, recipes) for spread in spreads_of_recipe(rows)]
+    return [spread for name, rows in rows_by_recipe(group, recipes).items() for spread in spreads_of_recipe(name, rows)]
 
 
 def measure_spread(recipe: str, figure: str, estimates: Sequence[Estimate]) -> SeedSpread:

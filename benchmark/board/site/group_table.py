@@ -229,7 +229,7 @@ def build_group_table(
             )
         )
     slug = make_slug(f"{group.suite}-v{group.suite_version}-p{group.protocol}-{group.track}", used_slugs)
-    spreads_by_recipe = [(rows, spreads_of_recipe(rows)) for rows in rows_by_recipe(group, recipes)]
+    spreads_by_recipe = [(rows, spreads_of_recipe(name, rows)) for name, rows in rows_by_recipe(group, recipes).items()]
     spreads = [spread for _, of_recipe in spreads_by_recipe for spread in of_recipe]
     table_rows = _with_other_seeds(table_rows, spreads_by_recipe)
     is_calibrated = group.track == TRAINED and calibration is not None and calibration.suite == group.suite
