@@ -18,6 +18,7 @@ from benchmark.board.sections.seed_spread import (
     comparison_rows,
     measure_spread,
     read_recipes,
+    rows_by_recipe,
     spread_lines,
     spread_rows,
     spreads_of_group,
@@ -112,9 +113,20 @@ def test_the_board_shows_the_spread_of_the_shipped_recipe(rows):
     lines = spread_lines(group, recipes, lambda table: f"{len(table)} rows of {sorted(table[0])[0]}")
     assert lines[1] == "### Spread between seeds"
     assert f"{len(spread_rows(spreads))} rows of figure" in lines
-    assert lines[-1] == f"{len(comparison_rows(spreads))} rows of difference over seeds"
     unranked = replace(group, rows=tuple(replace(row, rank=None) for row in group.rows))
     assert spread_lines(unranked, recipes, str) == []
+
+
+def test_two_recipes_whose_rows_have_the_same_name_are_kept_apart(rows):
+    (group,) = (group for group in rank_groups(rows) if (group.suite, group.track) == ("laptop", "trained"))
+    first, second, third, fourth = (ranked.row.folder for ranked in group.rows[:4])
+    recipes = {first: '["no", {"tasks": 1}]', second: '["no", {"tasks": 1}]'}
+    recipes |= {third: '["no", {"tasks": 2}]', fourth: '["no", {"tasks": 2}]'}
+    declared = group.rows[0].row.declared.model_copy(update={"name": "m-1"})
+    same_name = [replace(ranked, row=replace(ranked.row, declared=declared)) for ranked in group.rows]
+    by_recipe = rows_by_recipe(replace(group, rows=tuple(same_name)), recipes)
+    assert [{row.folder for row in of_recipe} for of_recipe in by_recipe.values()] == [{first, second}, {third, fourth}]
+    assert list(by_recipe) == ["m, float32", f"{min(third, fourth)}, float32"]
 
 
 def test_the_page_shows_the_spread_below_the_table_and_on_the_rows_of_the_recipe(rows):

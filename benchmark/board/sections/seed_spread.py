@@ -73,7 +73,12 @@ def read_recipes(submissions: Path, rows: Sequence[LeaderboardRow]) -> dict[str,
         except BenchmarkError:
             continue
         recipe, precision = training.get("recipe"), training.get("precision", FULL_PRECISION)
-        if isinstance(recipe, dict) and "seed" in recipe and precision in list(PRECISION_WORDS):
+        if (
+            isinstance(recipe, dict)
+            and "seed" in recipe
+            and isinstance(precision, str)
+            and precision in PRECISION_WORDS
+        ):
             # Entries that later versions added stand at a default that is false in older recipes' place.
             shared = {name: value for name, value in recipe.items() if value and name not in SAME_NETWORK}
             # The same recipe and seed gave another accuracy in bfloat16 than in float32.
@@ -87,18 +92,15 @@ def rows_by_recipe(group: RankingGroup, recipes: Mapping[str, str]) -> dict[str,
     for ranked_row in group.rows:
         if ranked_row.rank is not None and ranked_row.row.folder in recipes:
             by_recipe.setdefault(recipes[ranked_row.row.folder], []).append(ranked_row.row)
-    return {
-        _recipe_name(recipe, [row.name for row in rows]): rows
-        for recipe, rows in by_recipe.items()
-        if len(rows) >= MIN_SEEDS
-    }
-
-
-def _recipe_name(recipe: str, rows: Sequence[str]) -> str:
-    """The shortest name of a row without the number of its seed, and the precision of the training."""
-    precision, _ = json.loads(recipe)
-    shortest = min(rows, key=lambda name: (len(name), name))
-    return f"{re.sub(r'-[0-9]+$', '', shortest)}, {PRECISION_WORDS[precision]}"
+    named: dict[str, list[LeaderboardRow]] = {}
+    for recipe, rows in by_recipe.items():
+        if len(rows) >= MIN_SEEDS:
+            precision = PRECISION_WORDS[json.loads(recipe)[0]]
+            first = min(rows, key=lambda row: (len(row.name), row.name, row.folder))
+            # Rows of another recipe may have the same name but for the number of the seed.
+            name = f"{re.sub(r'-[0-9]+$', '', first.name)}, {precision}"
+            named[f"{first.folder}, {precision}" if name in named else name] = rows
+    return named
 
 
 def spreads_of_recipe(name: str, rows: Sequence[LeaderboardRow]) -> list[SeedSpread]:
