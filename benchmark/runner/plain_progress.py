@@ -32,7 +32,7 @@ class StagePace:
             self.num_steps += steps
 
     def seconds_left(self, now: float, steps_left: int) -> float:
-        """Seconds until the end of the stage; 0 if it cannot be told.
+        """Seconds until the end of the stage; 0 if it cannot be told, as by steps that took no time since a cache had them.
 
         Between two calls of `advance` the time falls, until as many steps as those of the last call would be completed.
         """
@@ -40,7 +40,8 @@ class StagePace:
             return 0.0
         step_seconds = (self.advanced_at - self.began) / self.num_steps
         waited = now - self.advanced_at
-        return max(step_seconds * steps_left - waited, step_seconds * (steps_left - self.last_steps), 0.0)
+        left = max(step_seconds * steps_left - waited, step_seconds * (steps_left - self.last_steps))
+        return left if left >= 1 else 0.0
 
 
 class PlainProgress:

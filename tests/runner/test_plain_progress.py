@@ -111,6 +111,14 @@ def test_the_time_left_falls_between_steps_and_stays_once_the_next_ones_are_late
     assert lines(file)[-1].endswith("700 of 1,000 (70%)"), "overdue: nothing is known"
 
 
+def test_steps_that_a_cache_had_say_nothing_of_the_time_left(progress, file, clock):
+    progress.start("probing", 8)
+    progress.advance(3)
+    clock.seconds += 6
+    progress.tick()
+    assert lines(file)[-1] == "0:00:06 probing: 3 of 8 (38%)"
+
+
 def test_a_step_count_without_a_total_is_shown(progress, file, clock):
     progress.start("grid", None)
     progress.advance(7, "grid: codelength")
