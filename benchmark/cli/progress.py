@@ -54,13 +54,11 @@ class RichProgress:
         self.bars = Progress(*columns, TimeElapsedColumn(), TimeLeftColumn(), console=console)
         self.console = console
         self.current: TaskID | None = None
-        self.pace = StagePace(self.bars.get_time())
 
     def start(self, description: str, total: int | None = None, completed: int = 0) -> None:
         """See `Progress`."""
         self._finish()
-        self.pace = StagePace(self.bars.get_time())
-        self.current = self.bars.add_task(description, total=total, completed=completed, pace=self.pace)
+        self.current = self.bars.add_task(description, total=total, completed=completed, pace=self._begin_pace())
 
     def advance(self, steps: int, description: str | None = None) -> None:
         """See `Progress`."""
@@ -78,6 +76,11 @@ class RichProgress:
         with self.bars:
             yield
             self._finish()
+
+    def _begin_pace(self) -> StagePace:
+        """The pace of the stage that starts now, which `advance` counts from here on."""
+        self.pace = StagePace(self.bars.get_time())
+        return self.pace
 
     def _finish(self) -> None:
         if self.current is None:

@@ -21,7 +21,7 @@ from benchmark.emergence.point import CurvePoint, read_points, write_points
 from benchmark.emergence.report import build_report, format_report
 from benchmark.emergence.series import SeriesCheckpoint, list_series
 from benchmark.errors import BenchmarkError, UsageError
-from benchmark.runner.plain_progress import PlainProgress, StagePace, can_redraw
+from benchmark.runner.plain_progress import PlainProgress, can_redraw
 from benchmark.runner.preflight import check_fits
 from benchmark.runner.run_config import RunConfig
 
@@ -37,8 +37,9 @@ class SingleBarProgress(RichProgress):
         if self.current is None:
             super().start(description, total, completed)
         else:
-            self.pace = StagePace(self.bars.get_time())
-            self.bars.reset(self.current, total=total, completed=completed, description=description, pace=self.pace)
+            self.bars.reset(
+                self.current, total=total, completed=completed, description=description, pace=self._begin_pace()
+            )
 
 
 def _open_progress(console: Console) -> SingleBarProgress | PlainProgress:

@@ -179,6 +179,11 @@ def _fitting_shots(job: Job, tokenizer: Any, template: PromptTemplate, sample: T
     return f"run it with --num-fewshot {fitting}, "
 
 
+def _width_and_layers(config: dict[str, Any]) -> tuple[int, int]:
+    """Those that a configuration states, else those of a model of medium size."""
+    return find_size(config, WIDTH_KEYS) or 1024, find_size(config, LAYER_KEYS) or 24
+
+
 def _estimate_resources(
     job: Job,
     protocol: Protocol,
@@ -193,8 +198,7 @@ def _estimate_resources(
     # Probes of few columns are not bound by their products: the speed of bfloat16 would promise too much.
     probe_speed = matmul_flops(torch.float32)
     checkpoint, suite = job.checkpoint, job.suite
-    width = find_size(config, WIDTH_KEYS) or 1024
-    layers = find_size(config, LAYER_KEYS) or 24
+    width, layers = _width_and_layers(config)
     shards = plan(job) + plan_dependent(job)
     is_scan = str(config.get("model_type", "")).startswith("mamba")
     has_attention = find_size(config, HEAD_KEYS) is not None
@@ -245,7 +249,7 @@ def _estimate_memory(
     A batch has the suite's size; its texts have `text_tokens` tokens, of which `read_tokens` go through the model at a time.
     """
     checkpoint, suite = job.checkpoint, job.suite
-    width, layers = find_size(config, WIDTH_KEYS) or 1024, find_size(config, LAYER_KEYS) or 24
+    width, layers = _width_and_layers(config)
     element_bytes = torch.empty((), dtype=DTYPES[job.dtype]).element_size()
     # States stay on disk; the inputs of a probe take two bytes per value, for as many seeds as there are threads.
     states = 2 * suite.probe_programs * suite.recipe.length[1] * width * 2 * torch.get_num_threads()

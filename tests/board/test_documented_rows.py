@@ -8,7 +8,7 @@ from collections import Counter
 from functools import cache
 
 import pytest
-from page_figures import bounds, decimal, full_bounds
+from page_figures import bounds, decimal, full_bounds, page_text, percent_bounds
 
 from benchmark.artifacts import RECORD, REPRESENTS_RECORD
 from benchmark.installation.paths import SOURCE_ROOT
@@ -30,7 +30,7 @@ NETWORKS = {
     for suite in ("laptop", "icml24", "colm24")
 }
 """Folders of the networks that were trained on a suite of straight-line programs, by suite."""
-TEXTS = {name: " ".join((DOCS / name).read_text().split()) for name in ("baselines.md", "causal.md", "protocol4.md")}
+TEXTS = {name: page_text(name) for name in ("baselines.md", "causal.md", "pretrained.md", "protocol4.md")}
 
 
 @cache
@@ -64,10 +64,8 @@ def test_pretrained_md_has_the_answers_of_the_code_model():
         if (sample := json.loads(line))["stage"] == "test"
     )
     ((program, count),) = texts.most_common(1)
-    page = " ".join((DOCS / "pretrained.md").read_text().split())
-    shown, held_out = (
-        f"{100 * e.value:.1f}% [{100 * e.low:.1f}, {100 * e.high:.1f}]" for e in (accuracy.shown, accuracy.held_out)
-    )
+    page = TEXTS["pretrained.md"]
+    shown, held_out = (percent_bounds(e, "%") for e in (accuracy.shown, accuracy.held_out))
     assert f"solves {shown} of the tasks on the shown examples and {held_out} on the held-out ones" in page
     assert len(texts) == 5
     assert f"with five programs, {count} of them with `{program.removesuffix(' }')}`" in page

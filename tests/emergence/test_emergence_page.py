@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from page_figures import bounds, decimal
+from page_figures import bounds, decimal, page_text, percent_bounds
 
 from benchmark.board.sections.seed_spread import compare_recipes, measure_spread
 from benchmark.emergence.axis import choose_axis
@@ -22,7 +22,7 @@ from benchmark.statistics import Estimate
 DOCS = Path(__file__).parents[2] / "docs"
 FILES = sorted((DOCS / "emergence" / "series").glob("*-laptop-*.json"))
 PAGE = (DOCS / "emergence.md").read_text()
-TEXT = " ".join(PAGE.split())
+TEXT = page_text("emergence.md")
 PAPER_TASK = DOCS / "emergence" / "series" / "icml24-small-1.json"
 CONTENT = sorted((DOCS / "emergence" / "icml24-small" / "content").glob("*.json"))
 REACH = DOCS / "emergence" / "icml24-small" / "reach-0002500.json"
@@ -264,10 +264,7 @@ def test_the_page_has_the_reach_of_the_last_checkpoint() -> None:
         (f["source"], f["depth"]): f for f in written["content"] if f["offset"] == 0 and f["frame"] == "relative"
     }
     model, history = figures["model", "mlp1"], figures["token history", "mlp1"]
-    percent = [
-        f"{100 * f['content']['value']:.1f} [{100 * f['content']['low']:.1f}, {100 * f['content']['high']:.1f}]"
-        for f in (history, model)
-    ]
+    percent = [percent_bounds(Estimate(**f["content"])) for f in (history, model)]
     rotation = " to ".join(f"{100 * f['accuracy']['rotation']:.1f}" for f in (model, history))
     linear = " to ".join(
         f"{100 * figures[source, 'linear']['content']['value']:.1f}" for source in ("model", "token history")

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+from benchmark.installation.paths import SOURCE_ROOT
 from benchmark.statistics import Estimate
+
+
+def page_text(name: str) -> str:
+    """The text of a page of docs/, with single spaces in place of line ends."""
+    return " ".join((SOURCE_ROOT / "docs" / name).read_text().split())
+
+
+def percent_bounds(value: Estimate, unit: str = "") -> str:
+    """As `17.8 [16.7, 18.9]`; `unit` follows the value."""
+    return f"{100 * value.value:.1f}{unit} [{100 * value.low:.1f}, {100 * value.high:.1f}]"
 
 
 def decimal(value: float, sign: str = "", places: int = 3) -> str:

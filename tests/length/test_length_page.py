@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_figures import full_bounds
+from page_figures import full_bounds, page_text
 
 from benchmark.statistics import Estimate
 
 DOCS = Path(__file__).parents[2] / "docs"
-TEXT = " ".join((DOCS / "length.md").read_text().split())
+TEXT = page_text("length.md")
 RECORDS = {path.stem: json.loads(path.read_text()) for path in sorted((DOCS / "length").glob("*.json"))}
 UNDEFINED = "not defined"
 

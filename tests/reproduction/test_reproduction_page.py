@@ -7,14 +7,15 @@ import re
 from typing import Any
 
 import pytest
-from page_figures import decimal
+from page_figures import decimal, page_text, percent_bounds
 
 from benchmark.installation.paths import SOURCE_ROOT
 from benchmark.probing.written.figures import ReachFigures
 from benchmark.runner.measurement_record import ReachRecord, read_measurement
+from benchmark.statistics import Estimate
 
 PAGE = (SOURCE_ROOT / "docs" / "reproduction.md").read_text()
-TEXT = " ".join(PAGE.split())
+TEXT = page_text("reproduction.md")
 RECORD = json.loads((SOURCE_ROOT / "docs" / "reproduction" / "icml24-large.json").read_text())
 FIGURES = {(f["source"], f["depth"], f["offset"], f["frame"]): f for f in RECORD["figures"]}
 PROBES = {"-": "", "linear": "linear", "one hidden layer": "mlp1"}
@@ -36,8 +37,8 @@ def delta_ahead(figures: ReachFigures) -> str:
 
 
 def percent(content: dict[str, Any], with_interval: bool) -> str:
-    value, low, high = (f"{100 * content[name]:.1f}" for name in ("value", "low", "high"))
-    return f"{value} [{low}, {high}]" if with_interval else value
+    text = percent_bounds(Estimate(**content))
+    return text if with_interval else text.partition(" ")[0]
 
 
 @pytest.mark.parametrize(
