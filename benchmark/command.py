@@ -10,6 +10,7 @@ import errno
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -164,5 +165,8 @@ def silence_libraries() -> None:
     if loaded is not None:
         loaded.set_verbosity_error()
         loaded.disable_progress_bar()
+    # What one library deprecates in another is nothing that a user can change.
+    for name in ("transformers", "peft"):
+        warnings.filterwarnings("ignore", category=FutureWarning, module=rf"{name}\.")
     for name in NOISY_LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -201,11 +201,16 @@ def _short_usage(parser: OptionsParser) -> str | None:
     arguments = [action for action in parser._actions if not action.option_strings]
     if parser.commands or len(parser._actions) - len(required) - len(arguments) <= MAX_USAGE_OPTIONS:
         return None
-    words = [f"{action.option_strings[0]} {action.metavar}" for action in required]
+    words = [f"{action.option_strings[0]} {_value_name(action)}" for action in required]
     for action in arguments:
-        name = f"{action.metavar}{' ...' if action.nargs in ('*', '+') else ''}"
+        name = f"{_value_name(action)}{' ...' if action.nargs in ('*', '+') else ''}"
         words.append(f"[{name}]" if action.nargs in ("?", "*") else name)
     return " ".join([parser.prog, *words, "[OPTIONS]"])
+
+
+def _value_name(action: argparse.Action) -> str:
+    """What argparse writes for the value of an option: its placeholder, or its choices."""
+    return str(action.metavar or f"{{{','.join(map(str, action.choices or ()))}}}")
 
 
 def parse_options(
@@ -273,7 +278,7 @@ def _add_field(
     if declaration.choices:
         how["choices"] = declaration.choices
     if declaration.positional:
-        how["metavar"] = declaration.metavar or entry.name
+        how["metavar"] = declaration.metavar or entry.name.upper()
         if declaration.many:
             how["nargs"] = "*" if has_default else "+"
         elif has_default:

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from whole_runs import ROOT, call, only
 
 import benchmark.run
 import karel_env
-from benchmark.command import note_results_kept, run_command
+from benchmark.command import note_results_kept, run_command, silence_libraries
 from benchmark.errors import ModelError
 from karel_env import command as shared
 from karel_env import compiled_cache
@@ -409,3 +410,10 @@ def test_texts_are_written_in_utf_8_whatever_the_locale_is():
     assert len(texts) > 5
     # This YAML is ASCII by itself.
     assert {name.partition(":")[0] for name, is_named in texts.items() if not is_named} <= {"sealed.py"}
+
+
+def test_deprecations_of_one_library_in_another_are_not_shown(recwarn):
+    silence_libraries()
+    for module in ("transformers.modeling_utils", "peft.mapping", "a_model_of_a_user"):
+        warnings.warn_explicit(f"{module} is deprecated", FutureWarning, "file.py", 1, module)
+    assert [str(warning.message) for warning in recwarn] == ["a_model_of_a_user is deprecated"]

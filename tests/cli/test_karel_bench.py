@@ -126,7 +126,7 @@ def test_help_states_defaults_of_groups_and_signs_of_formats(capsys):
             "--places: no such option (did you mean --place?); see python -m benchmark.both second",
         ),
         (["second", "more"], "more: not expected here"),
-        (["first"], "required: names"),
+        (["first"], "required: NAMES"),
         (["first", "x", "--count", "0"], "--count 0: expected a whole number, at least 1 and at most 9"),
         (["first", "x", "--number", "0"], "--count 0: expected"),
         (["--entirely-different"], "--entirely-different: no such option; see"),
@@ -186,7 +186,10 @@ def test_subcommands_are_described_as_their_options_say(capsys):
         assert caught.value.code == 0
         text = capsys.readouterr().out
         assert text.startswith(f"usage: karel-bench {name} ")
-        assert len(text.split("\n\n")[0].splitlines()) <= 8, "the first screen has what the command does"
+        usage = text.split("\n\n")[0]
+        assert len(usage.splitlines()) <= 8, "the first screen has what the command does"
+        words = usage.removeprefix(f"usage: karel-bench {name} ").split()
+        assert [word for word in words if re.fullmatch(r"\[?([a-z_]+|None)\]?", word)] == [], "values are in capitals"
         assert " ".join(subcommand_entry.help.split()) in " ".join(text.split())
     assert command.main(["--help"]) == 0
     lines = capsys.readouterr().out.splitlines()
