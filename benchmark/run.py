@@ -94,7 +94,7 @@ def evaluate_model(options: RunOptions, model: str, command: str, protocol: Prot
     from benchmark.cluster.process_executor import default_processes
     from benchmark.models.checkpoint import open_checkpoint
     from benchmark.models.interface import ModelSpec
-    from benchmark.runner.preflight import check_fits, describe_plan, describe_start
+    from benchmark.runner.preflight import describe_plan, describe_start, estimate_resources
     from benchmark.runner.record import format_eligibility
     from benchmark.runner.run import Run
     from benchmark.submit.audit import derive_audit_seed
@@ -117,7 +117,7 @@ def evaluate_model(options: RunOptions, model: str, command: str, protocol: Prot
     record = run.finished_record()
     if record is None or options.dry_run:
         note_trained_suite(checkpoint, run.suite)
-        estimate = check_fits(run.job, run.protocol, run.measurements())
+        estimate = estimate_resources(run.job, run.protocol, run.measurements())
         processes = (
             default_processes(options.device, estimate.model_bytes, estimate.available_bytes)
             if run.is_preview and options.threads == 1 and device_map is None
@@ -126,6 +126,8 @@ def evaluate_model(options: RunOptions, model: str, command: str, protocol: Prot
         num_processes = options.backend.num_processes(processes)
         if options.dry_run:
             print(describe_plan(run.checkpoint, run.job, estimate, num_processes))
+        estimate.check_memory(checkpoint.spec)
+        if options.dry_run:
             return
         progress = open_progress(console)
         progress.write(describe_start(run.job, estimate, run.root(), num_processes))

@@ -153,6 +153,7 @@ class RunSettings:
     n_samples: int
     temperature: float
     accuracy_only: bool
+    few_programs: bool
     detail: str
     batch_size: int | None
     protocol: Protocol
@@ -201,7 +202,7 @@ class RunSettings:
             suite=_suite_name(self.suite), limit=self.limit, seed=seed, dtype=model.dtype, device=model.device,
             grid=self.detail, batch=self.batch_size, threads=model.threads, out=folder, command=COMMAND,
             generation=self.generation_options(), protocol=self.protocol, num_fewshot=self.num_fewshot,
-            dialect=self.dialect,
+            dialect=self.dialect, few_programs=self.few_programs,
         )  # fmt: skip
 
 
@@ -232,6 +233,7 @@ def evaluate(
     n_samples: int = 0,
     temperature: float = 0.8,
     accuracy_only: bool = False,
+    few_programs: bool = False,
     detail: str = STANDARD_GRID,
     batch_size: int | None = None,
     protocol: Protocol = STANDARD,
@@ -254,6 +256,7 @@ def evaluate(
         n_samples: number of programs sampled per test task, for pass@k.
         temperature: sampling temperature.
         accuracy_only: whether hidden states are not read; there is then no verdict.
+        few_programs: whether *Represents* of the trained track is read from 1,000 programs rather than 7,000.
         detail: `standard`, `layers` or `full`, see docs/probing.md.
         batch_size: prompts per forward pass; None for the suite's own number.
         protocol: settings of the probes; a run under any but `STANDARD` is not eligible for the leaderboard.
@@ -279,7 +282,7 @@ def evaluate(
     handle = as_model(model, tokenizer, **load_options)
     settings = RunSettings(
         suite=suite, limit=limit, seed=seed, track=track, num_fewshot=num_fewshot, dialect=dialect, constrained=constrained, n_samples=n_samples,
-        temperature=temperature, accuracy_only=accuracy_only, detail=detail, batch_size=batch_size, protocol=protocol,
+        temperature=temperature, accuracy_only=accuracy_only, few_programs=few_programs, detail=detail, batch_size=batch_size, protocol=protocol,
     )  # fmt: skip
     if output_dir is not None:
         return _evaluate(handle, settings, Path(output_dir), progress)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from benchmark.board.drawing.charts import Chart, ChartPoint, ChartSeries, lay_out_chart
 from benchmark.board.measurements import UNDEFINED, Measurements, format_skill
+from benchmark.board.sections.budget_note import describe_budget
 from benchmark.board.sections.detail_section import detail_tables
-from benchmark.board.sections.fewshot_note import FEWSHOT_BUDGET
 from benchmark.board.tables import format_p
 from benchmark.causal.merges import MergeResult
 from benchmark.causal.verdict import MARGIN, MIN_NATURAL_SHARE, MIN_SOLVED, USES, UseResult
@@ -22,7 +22,6 @@ from benchmark.probing.version4.rotation_protocol import ROTATION_STANDARD
 from benchmark.probing.version4.rotation_verdict import NOTHING_READ, RotationResult, represents_conditions
 from benchmark.runner.measurement_record import RepresentsRecord, UsesRecord, read_measurement
 from benchmark.statistics import Estimate
-from benchmark.tasks.prompt_template import TRAINED
 
 REASON_CHARS = 300
 Table = list[dict[str, str]]
@@ -80,7 +79,11 @@ def build_measured_sections(folder: Path, measurements: Measurements) -> list[Me
     represents = read_measurement(RepresentsRecord, folder) if measurements.represents else None
     uses = read_measurement(UsesRecord, folder) if measurements.uses else None
     if represents is not None:
-        sections.append(represents_section(represents.rotation, represents.version, represents.track))
+        sections.append(
+            represents_section(
+                represents.rotation, represents.version, describe_budget(represents.track, represents.few_programs)
+            )
+        )
     if uses is not None:
         section = uses_section(uses.use, uses.sites)
         sections.append(replace(section, tables=[*section.tables, *detail_tables(folder, uses)]))
@@ -118,9 +121,8 @@ def describe_measurements(measurements: Measurements) -> list[str]:
     return sentences
 
 
-def represents_section(result: RotationResult, version: int, track: str = TRAINED) -> MeasuredSection:
-    """The section of protocol 4."""
-    budget = "" if track == TRAINED else f" {FEWSHOT_BUDGET}"
+def represents_section(result: RotationResult, version: int, budget: str = "") -> MeasuredSection:
+    """The section of protocol 4; `budget` is a sentence on the programs that are read, see `describe_budget`."""
     conditions: Table = [
         {
             "condition": CONDITION_TEXTS[condition.name],
@@ -155,7 +157,7 @@ def represents_section(result: RotationResult, version: int, track: str = TRAINE
         result.reason[:REASON_CHARS],
         f"Protocol {version}: do the states hold the robot's net rotation beyond a record of the words? Figures are on "
         f"{result.unseen_rows:,} rows with prefixes that the probes were not trained on (n = {result.delta.n:,} groups of "
-        f"prompts). REPRESENTS needs all three conditions.{budget}",
+        f"prompts). REPRESENTS needs all three conditions. {budget}".rstrip(),
         [("Conditions of REPRESENTS", conditions), ("Gap of the model and of each control", sources), ("Other figures", figures)],
         [_curve_chart(result)] if result.curve else [],
     )  # fmt: skip

@@ -76,6 +76,7 @@ class RotationSummary(_Entry):
 class RepresentsSummary(MeasurementSummary):
     """`represents.json`."""
 
+    few_programs: bool = False
     rotation: RotationSummary
 
 
@@ -173,6 +174,15 @@ class Measurements:
             USES: use.verdict if use else None,
             f"{USES}_reason": use.reason if use else None,
         }
+
+    @property
+    def has_few_programs(self) -> bool:
+        """Whether *Represents* was read from fewer programs than in other rows of the trained track."""
+        return self.represents is not None and self.represents.few_programs
+
+    def note(self, column: str) -> str:
+        """What a cell of `MEASUREMENT_COLUMNS` says besides verdict and figure; empty for most."""
+        return "few programs" if column == REPRESENTS and self.has_few_programs else ""
 
     def figure(self, column: str) -> Estimate | None:
         """The figure of a column of `MEASUREMENT_COLUMNS`."""
@@ -317,7 +327,8 @@ def measurement_cells(
         figure = format_figure(measurements.figure(column), digits)
         if verdict == NOT_APPLICABLE:
             figure = f"({escape(shorten_reason(measurements.verdicts[f'{column}_reason'] or '', reason_width))})"
-        cells[column] = " ".join(filter(None, (escape(verdict), figure))) or UNDEFINED
+        text = " ".join(filter(None, (escape(verdict), figure))) or UNDEFINED
+        cells[column] = ", ".join(filter(None, (text, measurements.note(column))))
     return cells
 
 

@@ -33,6 +33,7 @@ from benchmark.board.ranking import (
     read_board,
     read_calibration,
 )
+from benchmark.board.sections.budget_note import FEWSHOT_LINES
 from benchmark.board.sections.decoding import (
     DECODING_COLUMNS,
     decoding_cells,
@@ -40,7 +41,6 @@ from benchmark.board.sections.decoding import (
     decoding_rows,
     largest_k,
 )
-from benchmark.board.sections.fewshot_note import FEWSHOT_LINES
 from benchmark.board.sections.reach_table import reach_lines
 from benchmark.board.sections.seed_spread import NO_RECIPES, read_recipes, spread_lines
 from benchmark.cli.declare import option, parse_options
@@ -339,6 +339,7 @@ def _row_metadata(ranked_row: RankedRow) -> dict[str, Any]:
         "submission": entry.folder, "family": entry.family, "rank": ranked_row.rank, "status": entry.status, "model": entry.name,
         "parameters": model.parameters or None, "claimed": unverified_claims(entry),
         "verdict": entry.record.meaning.verdict if entry.record.meaning else None, **entry.measurements.verdicts,
+        "few_programs": entry.measurements.has_few_programs if entry.measurements.represents else None,
         "reach": entry.measurements.reach.reach if entry.measurements.reach else None, "k": largest_k(entry.record),
     }  # fmt: skip
 

@@ -91,6 +91,14 @@ def probe_seed_option(default_text: str) -> Any:
     )  # fmt: skip
 
 
+def few_programs_option() -> Any:
+    """`--few-programs`."""
+    return option(
+        False, "read *Represents* of the trained track from 1,000 programs, as of the few-shot track, rather than from 7,000: a "
+        "seventh of the time, for large models; intervals are wider, and the row says so",
+    )  # fmt: skip
+
+
 def submissions_option() -> Any:
     """`--submissions`: the submissions that are here, unless another folder is named."""
     return option(

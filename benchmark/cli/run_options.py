@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from benchmark.cli.declare import group, option
 from benchmark.cli.dtype_note import note_slow_dtype
-from benchmark.cli.fields import device_option, dtype_option, output_dir_option, threads_option
+from benchmark.cli.fields import device_option, dtype_option, few_programs_option, output_dir_option, threads_option
 from benchmark.cli.options import (
     COUNT,
     SEED,
@@ -53,6 +53,7 @@ class EvaluationOptions:
         old=("--grid",),
     )
     keep_states: bool = option(False, "keep the stored hidden states in the run folder")
+    few_programs: bool = few_programs_option()
     limit: int | None = option(
         None, "use only the first N test tasks and smaller probe sets; not eligible for the leaderboard",
         read_with=COUNT, metavar="N", default_text="all",
@@ -112,4 +113,5 @@ def run_config(options: EvaluationOptions, suite: str, command: str, protocol: P
         dialect=options.generation.dialect,
         measurements=(*STANDARD_MEASUREMENTS, *detail),
         cache=options.cache.cache_settings(),
+        few_programs=options.few_programs,
     )

@@ -62,11 +62,15 @@ class MeasurementRecord(StrictModel):
 
 
 class RepresentsRecord(MeasurementRecord):
-    """Do hidden states represent the state of the robot? Protocol 4 of the probes (docs/protocol4.md)."""
+    """Do hidden states represent the state of the robot? Protocol 4 of the probes (docs/protocol4.md).
+
+    `few_programs` tells whether the trained track was read with few programs, as the few-shot track always is.
+    """
 
     FILE: ClassVar[str] = REPRESENTS_RECORD
     EVIDENCE: ClassVar[str] = ROTATION_EVIDENCE
 
+    few_programs: bool = False
     rotation: RotationResult
 
 
@@ -76,6 +80,7 @@ class PreviewRecord(MeasurementRecord):
     FILE: ClassVar[str] = PREVIEW_RECORD
     EVIDENCE: ClassVar[str] = PREVIEW_EVIDENCE
 
+    few_programs: bool = False
     rotation: RotationResult
     seeds: int
     planned_seeds: int

@@ -95,6 +95,18 @@ class ResourceEstimate:
         parts = self.start_seconds + self.evaluation_seconds + self.probing_seconds
         return parts + sum(self.measurement_seconds.values())
 
+    def check_memory(self, spec: str) -> None:
+        """Check that the memory suffices; `spec` is the model's, for the message.
+
+        Raises:
+            ModelError: it does not.
+        """
+        if self.memory_bytes > self.available_bytes:
+            raise ModelError(
+                f"{spec}: needs about {self.memory_bytes / 1e9:.1f} GB of memory, {self.available_bytes / 1e9:.1f} GB are "
+                "available; free some, use --dtype bfloat16, or fewer --workers"
+            )
+
     def format_time(self, processes: int) -> str:
         """Processor time, and the time that this many processes take on idle cores."""
         text = f"about {format_duration(self.seconds)} of processor time"
@@ -105,12 +117,23 @@ class ResourceEstimate:
 
 
 def check_fits(job: Job, protocol: Protocol, measurements: Sequence[Measurement] = ()) -> ResourceEstimate:
+    """Estimate time and memory, see `estimate_resources`, and check that the memory suffices.
+
+    Raises:
+        ModelError: the context is too short for the suite's prompts, or the memory is too small.
+    """
+    estimate = estimate_resources(job, protocol, measurements)
+    estimate.check_memory(job.checkpoint.spec)
+    return estimate
+
+
+def estimate_resources(job: Job, protocol: Protocol, measurements: Sequence[Measurement] = ()) -> ResourceEstimate:
     """Check that the prompts fit the context, and estimate time and memory.
 
     Loads only the tokenizer and the configuration. A baseline or a custom class gets a fixed memory estimate.
 
     Raises:
-        ModelError: the context is too short for the suite's prompts, or the memory is too small.
+        ModelError: the context is too short for the suite's prompts.
     """
     if not job.checkpoint.has_hidden_states or job.checkpoint.is_custom:
         return ResourceEstimate(
@@ -150,15 +173,9 @@ def check_fits(job: Job, protocol: Protocol, measurements: Sequence[Measurement]
         )
     # The prefix that all prompts share is computed once.
     prefix_tokens = len(tokenizer(template.before)["input_ids"]) if template.before else 0
-    estimate = _estimate_resources(
+    return _estimate_from_tokens(
         job, protocol, prompt_tokens, new_tokens, prefix_tokens, config, program_tokens, measurements
     )  # fmt: skip
-    if estimate.memory_bytes > estimate.available_bytes:
-        raise ModelError(
-            f"{job.checkpoint.spec}: needs about {estimate.memory_bytes / 1e9:.1f} GB of memory, "
-            f"{estimate.available_bytes / 1e9:.1f} GB are available; free some, use --dtype bfloat16, or fewer --workers"
-        )
-    return estimate
 
 
 def _fitting_shots(job: Job, tokenizer: Any, template: PromptTemplate, sample: Tasks, most_tokens: int) -> str:
@@ -184,7 +201,7 @@ def _width_and_layers(config: dict[str, Any]) -> tuple[int, int]:
     return find_size(config, WIDTH_KEYS) or 1024, find_size(config, LAYER_KEYS) or 24
 
 
-def _estimate_resources(
+def _estimate_from_tokens(
     job: Job,
     protocol: Protocol,
     prompt_tokens: int,
@@ -336,11 +353,16 @@ def describe_plan(checkpoint: Checkpoint, job: Job, estimate: ResourceEstimate, 
     }
     if not job.has_probes:
         del parts["probes"]
+    probes = (
+        f", probes of protocol 3 trained on {job.suite.probe_programs} programs, {job.grid} grid of states"
+        if job.has_probes
+        else ""
+    )
     num_parts = f"{estimate.shards} part{'' if estimate.shards == 1 else 's'}"
     return "\n".join(
         [
             f"model      {checkpoint.spec} ({checkpoint.parameters:,} parameters, {job.dtype} on {job.device})",
-            f"suite      {job.suite.name}: {job.suite.tasks} test tasks, probes trained on {job.suite.probe_programs} programs, {job.grid} grid of states",
+            f"suite      {job.suite.name}: {job.suite.tasks} test tasks{probes}",
             f"tokens     {estimate.prompt_tokens} per prompt, up to {estimate.new_tokens} new",
             f"work       {num_parts} of up to {job.suite.shard} tasks or programs, and the measurements",
             f"time       {estimate.format_time(processes)} ("

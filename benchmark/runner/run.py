@@ -38,7 +38,7 @@ from benchmark.probing.semantic_content import (
 )
 from benchmark.probing.verdict import ProbeResult, blind_probe_set, count_blind_steps, measure
 from benchmark.runner.folder import RETRIED, RunFolder
-from benchmark.runner.measurements.limited import fix_pairs, limit_measurement, limit_protocol
+from benchmark.runner.measurements.limited import fix_pairs, limit_measurement, limit_protocol, read_few_programs
 from benchmark.runner.measurements.measurement import Measurement
 from benchmark.runner.measurements.preview import PreviewMeasurement
 from benchmark.runner.measurements.registry import MEASUREMENTS
@@ -151,6 +151,7 @@ class Run:
             "frame": None if self.job.prompt_template is None else self.job.prompt_template.digest,
             "source": self.environment["source"],
         } | ({} if self.job.probes else {"preview": True} if config.preview or config.probes else {"probes": False})
+        parts |= {"few_programs": True} if config.has_few_programs else {}
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def root(self) -> Path:
@@ -174,6 +175,8 @@ class Run:
             selected = [limit_measurement(measurement) for measurement in selected]
         elif self.config.test_tasks is not None:
             selected = [fix_pairs(measurement, self.full_suite) for measurement in selected]
+        if self.config.has_few_programs:
+            selected = [read_few_programs(measurement) for measurement in selected]
         return [measurement for measurement in selected if measurement.skip_reason(self.job) is None]
 
     def execute(self, backend: Backend, progress: Progress) -> Record:

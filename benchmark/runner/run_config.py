@@ -9,6 +9,7 @@ from benchmark.installation.cache_settings import DEFAULT_CACHE, CacheSettings
 from benchmark.probing.protocol import STANDARD, Protocol
 from benchmark.runner.measurements.registry import STANDARD_MEASUREMENTS
 from benchmark.runner.plan import DEFAULT_GENERATION, GenerationOptions
+from benchmark.tasks.prompt_template import TRAINED
 from karel_env.syntax.dialects import KAREL
 
 
@@ -36,6 +37,7 @@ class RunConfig:
         dialect: what programs are written in, see `Suite.dialect`.
         preview: whether to take as few probe seeds as the verdict needs, and to leave out the probes of the record.
         probes: whether the probes of the record, those of protocol 3, are fitted where the track has them.
+        few_programs: whether *Represents* of the trained track is read from few programs, as in the few-shot track.
     """
 
     suite: str
@@ -58,3 +60,9 @@ class RunConfig:
     dialect: str = KAREL
     preview: bool = False
     probes: bool = True
+    few_programs: bool = False
+
+    @property
+    def has_few_programs(self) -> bool:
+        """Whether fewer programs are read than is standard for the track; the few-shot track always has few."""
+        return self.few_programs and self.generation.track == TRAINED

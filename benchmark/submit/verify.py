@@ -59,6 +59,7 @@ from benchmark.submit.schema import (
     read_submission,
 )
 from benchmark.submit.screening import WEIGHT_FILE
+from benchmark.tasks.prompt_template import TRAINED
 from benchmark.tasks.suite import Suite, identify_suite, load_suite
 from benchmark.tasks.task_sets import TaskSets
 from karel_env.features import FEATURES, PAPER_FEATURES, PRIMARY
@@ -285,13 +286,13 @@ def check_provenance(report: VerificationReport, suite: Suite) -> None:
 def _unrecorded_parts(record: Record) -> list[dict[str, Any]]:
     """What the identity of a run holds of its options besides what its record tells: a record without probes does not tell why."""
     asked = asdict(generation_options_from_record(record))
-    if record.meaning is not None:
-        return [{"asked": asked}]
-    reasons: tuple[dict[str, bool], ...] = ({"preview": True}, {"probes": False})
-    return [
-        {"asked": asked},
-        *({"asked": asked | {"states": s}, **reason} for s in (True, False) for reason in reasons),
-    ]
+    variants: list[dict[str, Any]] = [{"asked": asked}]
+    if record.meaning is None:
+        reasons: tuple[dict[str, bool], ...] = ({"preview": True}, {"probes": False})
+        variants += [{"asked": asked | {"states": s}, **reason} for s in (True, False) for reason in reasons]
+    if record.track == TRAINED:
+        variants += [variant | {"few_programs": True} for variant in variants]
+    return variants
 
 
 def recompute_verdict(folder: Path, record: Record) -> ProbeResult:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ from benchmark.board.measured_sections import (
 )
 from benchmark.board.measurements import Measurements, read_measurements
 from benchmark.board.page import represents_uses_chart
+from benchmark.board.sections.budget_note import FEWSHOT_BUDGET
 from benchmark.board.tables import format_p
 from benchmark.causal.verdict import judge, not_applicable
 from benchmark.installation.paths import SOURCE_ROOT
@@ -50,6 +52,22 @@ def test_a_row_has_a_section_for_each_measurement_that_it_shows(folder, measurem
     only = Measurements(represents=measurements.represents)
     assert [part.name for part in build_measured_sections(folder, only)] == ["Represents"]
     assert build_measured_sections(folder, Measurements()) == []
+
+
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        ({}, "REPRESENTS needs all three conditions."),
+        ({"few_programs": True}, "Read from 1,000 programs at most; other rows are read from 7,000."),
+        ({"track": "fewshot"}, FEWSHOT_BUDGET),
+    ],
+)
+def test_a_section_tells_from_how_many_programs_it_is_read(folder, tmp_path, measurements, entries, said):
+    record = json.loads((folder / "represents.json").read_text())
+    (tmp_path / "represents.json").write_text(json.dumps(record | entries))
+    shown = Measurements(represents=measurements.represents)
+    (section,) = build_measured_sections(tmp_path, shown)
+    assert section.lead.endswith(said)
 
 
 def test_conditions_say_which_are_met():

@@ -27,6 +27,7 @@ from benchmark.board.measurements import (
 )
 from benchmark.board.ranking import rank_groups, read_leaderboard_rows
 from benchmark.board.sections.reach_table import reach_rows
+from benchmark.board.site.group_table import format_measurement
 from benchmark.board.tables import render_markdown, to_csv, to_json
 from benchmark.causal.verdict import NOT_APPLICABLE, NOT_SHOWN, USES
 from benchmark.installation.paths import SOURCE_ROOT
@@ -199,6 +200,17 @@ def test_a_record_of_no_schema_is_refused_in_one_line(folder, capsys, path, valu
     message = capsys.readouterr().err
     assert says in message
     assert message.count("\n") == 1
+
+
+def test_a_row_read_from_few_programs_says_so_in_every_table(folder):
+    replace_entry(folder, "represents.json", "few_programs", value=True)
+    shown = measurements_of(folder)
+    assert measurement_cells(shown)["represents"] == "REPRESENTS .324 [.307, .340], few programs"
+    assert "few programs" not in measurement_cells(shown)["uses"]
+    assert format_measurement("represents", shown).interval == "[.307, .340], few programs"
+    groups = rank_groups(read_leaderboard_rows(folder))
+    rows = {row["submission"]: row for row in json.loads(to_json(groups))["groups"][0]["rows"]}
+    assert (rows[MEASURED]["few_programs"], rows[BARE]["few_programs"]) == (True, None)
 
 
 def test_not_applicable_has_its_reason_and_no_figure(folder):

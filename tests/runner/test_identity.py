@@ -45,6 +45,7 @@ INPUTS: dict[str, Callable[[Run], dict[str, Any]]] = {
     "frame": lambda run: {"job": replace(run.job, prompt_template=PromptTemplate("before", "after"))},
     "preview": lambda run: {"job": replace(run.job, probes=False)},
     "probes": lambda run: {"job": replace(run.job, probes=False), "config": replace(run.config, probes=False)},
+    "few programs": lambda run: {"config": replace(run.config, few_programs=True)},
     "suite": lambda run: {"suite": replace(run.suite, batch=run.suite.batch + 1)},
     "tasks": lambda run: {"tasks_digest": "0" * 64},
     "protocol": lambda run: {"protocol": replace(run.protocol, steps=run.protocol.steps + 1)},
@@ -81,7 +82,9 @@ def differences(found: VerificationReport, run: Run) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "request_of", [{}, {"threads": 7}, {"grid": "full"}, {"grid": "layers", "threads": 2}], ids=str
+    "request_of",
+    [{}, {"threads": 7}, {"grid": "full"}, {"grid": "layers", "threads": 2}, {"few_programs": True}],
+    ids=str,
 )
 def test_verification_finds_the_identity_that_the_run_had(request_of, run):
     identity = run_of(**request_of).identity
@@ -92,7 +95,14 @@ def test_verification_finds_the_identity_that_the_run_had(request_of, run):
 
 
 @pytest.mark.parametrize(
-    "request_of", [{"probes": False}, {"preview": True}, {"generation": GenerationOptions(states=False)}], ids=str
+    "request_of",
+    [
+        {"probes": False},
+        {"preview": True},
+        {"generation": GenerationOptions(states=False)},
+        {"probes": False, "few_programs": True},
+    ],
+    ids=str,
 )
 def test_verification_finds_the_identity_of_a_run_without_probes(request_of, run):
     identity = run_of(**request_of).identity
@@ -105,6 +115,7 @@ def test_verification_finds_the_identity_of_a_run_without_probes(request_of, run
 def test_verification_finds_the_identity_of_a_few_shot_run(run):
     """Its record has no probes, and its hidden states are read by other measurements."""
     other = run_of(generation=GenerationOptions("fewshot"))
+    assert run_of(generation=GenerationOptions("fewshot"), few_programs=True).identity == other.identity
     frame = other.job.prompt_template
     entry = FrameEntry(sha256=frame.digest, shots=frame.shots, chat_template=frame.chat)
     found = verified(run, **{IDENTITY: other.identity, "meaning": None, "track": "fewshot", "frame": entry})

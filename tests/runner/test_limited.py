@@ -11,6 +11,7 @@ from benchmark.models.interface import ModelSpec
 from benchmark.probing.protocol import STANDARD
 from benchmark.probing.version4.rotation_protocol import ROTATION_STANDARD
 from benchmark.probing.version4.sequential_verdict import list_looks
+from benchmark.probing.version4.track_protocol import rotation_protocol
 from benchmark.runner.measurements import preview
 from benchmark.runner.measurements.limited import (
     LIMITED,
@@ -24,8 +25,9 @@ from benchmark.runner.measurements.limited import (
 from benchmark.runner.measurements.preview import PreviewMeasurement
 from benchmark.runner.measurements.represents import RepresentsMeasurement
 from benchmark.runner.measurements.uses import UsesMeasurement
-from benchmark.runner.plan import Job
+from benchmark.runner.plan import GenerationOptions, Job
 from benchmark.runner.run import Run, RunConfig
+from benchmark.tasks.prompt_template import FEWSHOT
 from benchmark.tasks.suite import limit_suite, load_suite
 
 
@@ -42,6 +44,25 @@ def test_a_limit_shrinks_the_probes_of_previews_and_of_all_seeds(tiny_folder, tm
     assert protocols(tiny_folder, tmp_path, preview=is_preview) == (STANDARD, ROTATION_STANDARD, 5000)
     limited = protocols(tiny_folder, tmp_path, preview=is_preview, limit=40)
     assert limited == (LIMITED, LIMITED_ROTATION, 200)
+
+
+@pytest.mark.parametrize("is_preview", [True, False])
+@pytest.mark.parametrize("limit", [None, 40])
+def test_few_programs_are_those_of_the_few_shot_track(tiny_folder, tmp_path, is_preview, limit) -> None:
+    config = RunConfig(
+        "laptop", out=tmp_path, measurements=("represents", "uses"), few_programs=True, preview=is_preview, limit=limit
+    )
+    run = Run(config, open_checkpoint(ModelSpec.parse(f"path:{tiny_folder}")))
+    represents, uses = run.measurements()
+    standard = LIMITED_ROTATION if limit else ROTATION_STANDARD
+    assert represents.protocol_of(run.job) == rotation_protocol(FEWSHOT, standard)
+    assert represents.protocol_of(run.job).max_programs == 1000
+    assert replace(represents, few_programs=False).protocol_of(run.job) == standard
+    assert represents.open(run.job).protocol == represents.protocol_of(run.job)
+    assert represents.settings(run.job) != replace(represents, few_programs=False).settings(run.job)
+    assert uses == UsesMeasurement()
+    fewshot = Run(replace(config, generation=GenerationOptions(FEWSHOT)), run.checkpoint).measurements()[0]
+    assert not fewshot.few_programs
 
 
 def test_the_work_of_a_limited_run_is_a_fraction() -> None:

@@ -155,3 +155,7 @@ def test_too_little_memory_is_said_beforehand(tiny_folder, tmp_path, capsys, mon
     monkeypatch.setattr("benchmark.runner.preflight.available_memory", lambda: 1_000_000)
     assert call("--model", f"path:{tiny_folder}", "--suite", "smoke", "--out", tmp_path) == 3
     assert "GB of memory" in capsys.readouterr().err
+    assert call("--model", f"path:{tiny_folder}", "--suite", "smoke", "--out", tmp_path, "--dry-run") == 3
+    shown = capsys.readouterr()
+    assert "about" in shown.out.partition("\ntime ")[2].splitlines()[0], "the plan is printed all the same"
+    assert "GB of memory" in shown.err

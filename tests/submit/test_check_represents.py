@@ -23,6 +23,7 @@ from benchmark.probing.version4.readable_record import NUM_WORDS, RECORDS
 from benchmark.probing.version4.rotation_evidence import NUM_DISPLACEMENT_LABELS, RotationEvidence
 from benchmark.probing.version4.rotation_protocol import ROTATION_STANDARD
 from benchmark.probing.version4.suite_controls import shipped_suite_controls
+from benchmark.probing.version4.track_protocol import rotation_protocol
 from benchmark.probing.version4.turn_pairs import ALL_PAIRS
 from benchmark.runner.measurement_record import RepresentsRecord
 from benchmark.runner.measurements.represents import STORED_SOURCES, conclude_rotation, rotation_suite
@@ -37,6 +38,7 @@ from benchmark.submit.measurements.check_represents import checked_evidence
 from benchmark.submit.measurements.repeat_represents import SeedRequest, measure_seed
 from benchmark.submit.report import VerificationReport
 from benchmark.submit.rerun import RerunRequest
+from benchmark.tasks.prompt_template import TRAINED
 from benchmark.tasks.suite import load_suite
 
 SUITE = load_suite("smoke")
@@ -60,9 +62,14 @@ def judged():
 
 
 @pytest.fixture(scope="module")
-def content(judged):
+def content():
     """Files of a measurement that finds REPRESENTS, by name."""
-    rows = judged.judged_rows
+    return make_content(SUITE)
+
+
+def make_content(suite, few_programs=False) -> dict[str, bytes]:
+    protocol = rotation_protocol(TRAINED, few_programs=few_programs)
+    rows = judge_suite(rotation_suite(suite), protocol).judged_rows
     model, record = np.full(len(ALL_PAIRS), 0.3), np.full(len(ALL_PAIRS), 0.4)
     model[0], record[0] = 0.9, 0.5
     num_heads = rows.num_rows.shape[0] + NUM_WORDS
@@ -73,12 +80,12 @@ def content(judged):
         )
         for source in STORED_SOURCES
     }  # fmt: skip
-    controls = shipped_suite_controls(SUITE, ROTATION_STANDARD)
+    controls = shipped_suite_controls(suite, protocol)
     assert controls is not None
-    result = conclude_rotation(evidence, controls, rows, ROTATION_STANDARD)
+    result = conclude_rotation(evidence, controls, rows, protocol)
     arrays = save({name: array for source in STORED_SOURCES for name, array in evidence[source].arrays(source).items()})
     record_file = RepresentsRecord(
-        version=4, official=True, unofficial=[], model=model_entry(), suite=suite_entry(),
+        version=4, official=True, unofficial=[], model=model_entry(), suite=suite_entry(suite), few_programs=few_programs,
         evidence_sha256=hashlib.sha256(arrays).hexdigest(), provenance=provenance(), rotation=result,
     )  # fmt: skip
     assert result.verdict == REPRESENTS
@@ -89,8 +96,10 @@ def model_entry() -> ModelEntry:
     return ModelEntry(spec="path:m", name="m", digest="a" * 64, parameters=7, dtype="float32", device="cpu")
 
 
-def suite_entry() -> SuiteEntry:
-    return SuiteEntry(name="smoke", version=1, seed=7, sha256=SUITE.sha256, tasks=40, equality=SUITE.equality)
+def suite_entry(suite=SUITE) -> SuiteEntry:
+    return SuiteEntry(
+        name=suite.name, version=suite.version, seed=suite.seed, sha256=suite.sha256, tasks=suite.tasks, equality=suite.equality
+    )  # fmt: skip
 
 
 def provenance() -> Provenance:
@@ -107,10 +116,10 @@ def written(folder, content):
     return folder
 
 
-def checked(folder) -> VerificationReport:
-    record = SimpleNamespace(model=model_entry(), suite=suite_entry(), track="trained")
+def checked(folder, suite=SUITE) -> VerificationReport:
+    record = SimpleNamespace(model=model_entry(), suite=suite_entry(suite), track="trained")
     report = VerificationReport(SimpleNamespace(name="row"), record, [])
-    check_measurements(report, SUITE, folder)
+    check_measurements(report, suite, folder)
     return report
 
 
@@ -135,6 +144,16 @@ def test_what_was_measured_verifies(tmp_path, content) -> None:
     assert not report.mismatches
     assert any("rotation.data" in line for line in report.checks)
     assert len(content[ROTATION_EVIDENCE]) < 1_000_000
+
+
+def test_few_programs_are_checked_as_such(tmp_path) -> None:
+    laptop = load_suite("laptop")
+    content = make_content(laptop, few_programs=True)
+    assert not checked(written(tmp_path, content), laptop).mismatches
+    assert len(content[ROTATION_EVIDENCE]) < 500_000
+    untold = changed_record(content, lambda entries: entries.pop("few_programs"))
+    with pytest.raises(SubmissionError, match=r"is F32 \[13, 2, 245\], expected F32 \[13, 2, 350\]"):
+        checked(written(tmp_path, untold), laptop)
 
 
 def test_a_folder_without_the_measurement_has_nothing_to_check(tmp_path) -> None:

@@ -180,6 +180,7 @@ def format_measurement(column: str, measurements: Measurements) -> TableCell:
     if estimate is None:
         return TableCell("", shorten_reason(reason, REASON_WIDTH), None, None, None, verdict, reason)
     value, _, interval = format_figure(estimate).partition(" ")
+    interval = ", ".join(filter(None, (interval, measurements.note(column))))
     strip = interval_strip(estimate, *STRIP_RANGES[column])
     return TableCell(value, interval, estimate.value, estimate.n, strip, verdict, reason)
 

@@ -43,6 +43,11 @@ class RotationProtocol(Protocol):
     derivable: float = 0.2
     arithmetic_margin: float = 0.01
 
+    @property
+    def max_programs(self) -> int:
+        """Largest number of programs that are read."""
+        return self.prompts * self.programs_per_prompt
+
     def evidence_digest(self) -> str:
         """SHA-256 of the settings that evidence depends on: all but those of the verdict."""
         settings = {name: value for name, value in asdict(self).items() if name not in VERDICT_SETTINGS}

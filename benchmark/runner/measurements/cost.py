@@ -176,7 +176,7 @@ def list_missing_copies(job: Job, protocol: RotationProtocol) -> list[int]:
 
 
 def _represents_seconds(job: Job, cost: ModelCost, protocol: RotationProtocol, num_seeds: int) -> float:
-    programs = min(num_blind_programs(job.suite), protocol.prompts * protocol.programs_per_prompt)
+    programs = min(num_blind_programs(job.suite), protocol.max_programs)
     read = LOAD_SECONDS + cost.read(programs / protocol.programs_per_prompt, programs)
     side = max(job.suite.recipe.height[1], job.suite.recipe.width[1])
     num_places = job.suite.blind_length

@@ -1,4 +1,4 @@
-"""Measurements of a run with fewer test tasks.
+"""Measurements of a run with fewer test tasks, or with few programs to be read.
 
 With `--limit` the probes have a fraction of the standard work, for a first look and no verdict; with `--test-tasks` all
 measurements besides accuracy stay as they are.
@@ -39,6 +39,11 @@ def fix_pairs(measurement: Measurement, suite: Suite) -> Measurement:
     if isinstance(measurement, UsesMeasurement) and measurement.pairs is None:
         return replace(measurement, pairs=pair_settings(suite))
     return measurement
+
+
+def read_few_programs(measurement: Measurement) -> Measurement:
+    """The measurement of representation with few programs; another as it is."""
+    return replace(measurement, few_programs=True) if isinstance(measurement, RepresentsMeasurement) else measurement
 
 
 def is_small_suite(suite: Suite) -> bool:

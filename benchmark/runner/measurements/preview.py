@@ -65,11 +65,11 @@ class PreviewMeasurement(RepresentsMeasurement):
 
     def settings(self, job: Job) -> str:
         """See `Measurement.settings`."""
-        return f"{self.protocol.digest()} {self.looks}"
+        return f"{super().settings(job)} {self.looks}"
 
     def phases(self, job: Job) -> Sequence[Sequence[str]]:
         """See `Measurement.phases`: the states, then for each look the probes of the seeds that it adds."""
-        protocol = self.protocol
+        protocol = self.protocol_of(job)
         looks = [0, *(look.seeds for look in self.looks)]
         copies = [_copies_of(protocol, protocol.seeds[:count]) for count in looks]
         phases = [[*map(copy_item, copies[1]), *(f"{STATES_ITEM}-{part}" for part in range(NUM_PARTS)), CONTROLS_ITEM]]
@@ -100,20 +100,26 @@ class PreviewMeasurement(RepresentsMeasurement):
                 break
         evidence = collector.evidence(read, look)
         arrays = {name: array for source in STORED_SOURCES for name, array in evidence[source].arrays(source).items()}
-        entries = {"rotation": result, "seeds": look.seeds, "planned_seeds": len(self.protocol.seeds)}
+        entries = {
+            "rotation": result,
+            "few_programs": self.few_programs,
+            "seeds": look.seeds,
+            "planned_seeds": len(self.protocol.seeds),
+        }
         return Conclusion(entries, arrays)
 
     def format_card(self, record: PreviewRecord) -> str:  # type: ignore[override]
         """See `Measurement.format_card`."""
         seeds = f"{'seeds':<10} {record.seeds} of {record.planned_seeds}; --all-seeds takes all"
-        return f"{format_rotation(record.rotation)}\n{seeds}"
+        return f"{format_rotation(record.rotation, record.few_programs)}\n{seeds}"
 
 
 class PreviewCollector(RepresentsCollector):
     """See `Collector`: holds the model while states are read, and then the states."""
 
     def __init__(self, job: Job, measurement: PreviewMeasurement) -> None:
-        super().__init__(job, measurement.protocol)
+        super().__init__(job, measurement.protocol_of(job))
+        self.is_standard = measurement.protocol == ROTATION_STANDARD
         self.last_look = measurement.looks[-1]
         self.model: LanguageModel | None = None
         self.views: list[np.ndarray] | None = None
@@ -138,7 +144,7 @@ class PreviewCollector(RepresentsCollector):
         if look == self.last_look:
             return True
         # More seeds would decide no more of a suite that is too small for a verdict.
-        if self.protocol == ROTATION_STANDARD and is_small_suite(self.job.suite):
+        if self.is_standard and is_small_suite(self.job.suite):
             return True
         has_enough = self.judged.judged_rows.num_unseen >= self.protocol.min_unseen
         return is_decided(result, self.protocol, look.widening, has_enough)

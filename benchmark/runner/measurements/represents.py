@@ -42,6 +42,7 @@ from benchmark.runner.measurements.measurement import Collector, Conclusion, Rea
 from benchmark.runner.plan import Job
 from benchmark.runner.worker import RANDOM_INIT_SEED
 from benchmark.statistics import Estimate
+from benchmark.tasks.prompt_template import TRAINED
 from benchmark.tasks.suite import Suite
 
 CONTROLS_ITEM, MODEL_ITEM = "suite", "model"
@@ -73,9 +74,11 @@ class RepresentsMeasurement:
 
     Attributes:
         protocol: settings of the probes in the trained track; see `rotation_protocol` for those of others.
+        few_programs: whether to read few programs in the trained track too.
     """
 
     protocol: RotationProtocol = ROTATION_STANDARD
+    few_programs: bool = False
     name = "represents"
     version = ROTATION_STANDARD.version
     record_type: ClassVar[type[MeasurementRecord]] = RepresentsRecord
@@ -86,7 +89,7 @@ class RepresentsMeasurement:
 
     def protocol_of(self, job: Job) -> RotationProtocol:
         """The settings of the probes in a run."""
-        return rotation_protocol(job.generation.track, self.protocol)
+        return rotation_protocol(job.generation.track, self.protocol, self.few_programs)
 
     def skip_reason(self, job: Job) -> str | None:
         """See `Measurement.skip_reason`."""
@@ -121,16 +124,16 @@ class RepresentsMeasurement:
         judged_rows = judge_suite(rotation_suite(job.suite), protocol).judged_rows
         result = conclude_rotation(evidence, controls, judged_rows, protocol)
         arrays = {name: array for source in STORED_SOURCES for name, array in evidence[source].arrays(source).items()}
-        is_standard = protocol == rotation_protocol(job.generation.track)
+        is_standard = protocol == rotation_protocol(job.generation.track, few_programs=self.few_programs)
         unofficial = [] if is_standard else ["the settings of protocol 4 are not the standard ones"]
-        return Conclusion({"rotation": result}, arrays, unofficial)
+        return Conclusion({"rotation": result, "few_programs": self.few_programs}, arrays, unofficial)
 
     def format_card(self, record: RepresentsRecord) -> str:
         """See `Measurement.format_card`."""
-        return format_rotation(record.rotation)
+        return format_rotation(record.rotation, record.few_programs)
 
 
-def format_rotation(result: RotationResult) -> str:
+def format_rotation(result: RotationResult, few_programs: bool = False) -> str:
     """The verdict and the figures it rests on, as text for a terminal."""
 
     def interval(estimate: Estimate | None) -> str:
@@ -148,6 +151,8 @@ def format_rotation(result: RotationResult) -> str:
         "by word": " ".join(f"{point.skill:.2f}" for point in result.curve),
         "record": " ".join(f"{point.record_skill:.2f}" for point in result.curve),
     }
+    if few_programs:
+        lines["programs"] = f"{rotation_protocol(TRAINED, few_programs=True).max_programs:,} at most (--few-programs)"
     return "\n".join(f"{name:<10} {text}" for name, text in lines.items())
 
 

@@ -44,6 +44,7 @@ class Addition:
         device: device of the forward pass.
         threads: CPU threads per forward pass.
         command: the command line, for the records.
+        few_programs: whether *Represents* of the trained track is read from few programs.
     """
 
     folder: Path
@@ -53,6 +54,7 @@ class Addition:
     device: str = "cpu"
     threads: int = 1
     command: str = ""
+    few_programs: bool = False
 
 
 def prepare_addition(addition: Addition) -> Run:
@@ -75,7 +77,7 @@ def prepare_addition(addition: Addition) -> Run:
     config = RunConfig(
         suite=record.suite.name, dtype=record.model.dtype, device=addition.device, threads=addition.threads,
         out=addition.out, command=addition.command, measurements=addition.measurements,
-        generation=GenerationOptions(record.track), **_recorded_prompts(record),
+        generation=GenerationOptions(record.track), few_programs=addition.few_programs, **_recorded_prompts(record),
     )  # fmt: skip
     run = Run(config, checkpoint)
     if run.suite_entry() != record.suite:

@@ -17,7 +17,7 @@ from safetensors.numpy import load
 from benchmark.artifacts import MAX_BYTES
 from benchmark.errors import SubmissionError
 from benchmark.files import read_bytes, read_json, read_tensor_header, sanitize
-from benchmark.runner.measurement_record import MeasurementRecord
+from benchmark.runner.measurement_record import MeasurementRecord, RecordT
 from benchmark.runner.redaction import has_paths
 from benchmark.submit.artifacts.listing import listed_artifacts
 from benchmark.submit.check_record import SHA256_PATTERN, check_figures, check_times
@@ -81,7 +81,7 @@ def check_measurements(report: VerificationReport, suite: Suite, folder: Path, i
             check.check(report, record, suite, read_evidence(check, record, suite, folder))
 
 
-def read_submitted_measurement(kind: type[MeasurementRecord], folder: Path) -> MeasurementRecord | None:
+def read_submitted_measurement(kind: type[RecordT], folder: Path) -> RecordT | None:
     """Read the record of a measurement of a submission; None if it has none.
 
     Raises:

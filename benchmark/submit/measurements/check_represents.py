@@ -45,7 +45,7 @@ class RepresentsCheck:
         self, record: RepresentsRecord, suite: Suite, names: set[str]
     ) -> dict[str, tuple[str, tuple[int, ...]]]:
         """See `MeasurementCheck.expected_arrays`."""
-        judged_rows, _ = judged_suite(suite, record.track)
+        judged_rows, _ = judged_suite(suite, record.track, record.few_programs)
         num_heads = judged_rows.num_rows.shape[0] + NUM_WORDS
         return {
             f"{source}.{name}": ("F32", tuple(shape))
@@ -61,9 +61,11 @@ class RepresentsCheck:
         """See `MeasurementCheck.check`."""
         if not evidence:
             raise SubmissionError(f"{REPRESENTS_RECORD}: without {ROTATION_EVIDENCE}; measure again")
-        judged_rows, controls = judged_suite(suite, record.track)
+        judged_rows, controls = judged_suite(suite, record.track, record.few_programs)
         sources = checked_evidence(evidence, judged_rows)
-        recomputed = conclude_rotation(sources, controls, judged_rows, rotation_protocol(record.track))
+        recomputed = conclude_rotation(
+            sources, controls, judged_rows, rotation_protocol(record.track, few_programs=record.few_programs)
+        )
         report.compare("represents", _by_position(record.rotation), _by_position(recomputed), RECOMPUTE_TOLERANCE)
         report.checks.append(
             f"{REPRESENTS_RECORD}: blind set, labelled again; verdict, and every figure and interval, from {ROTATION_EVIDENCE}"
@@ -76,13 +78,13 @@ def _by_position(result: RotationResult) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=2)
-def judged_suite(suite: Suite, track: str) -> tuple[JudgedRows, SuiteControls]:
-    """The rows that are judged on a suite in a track, and the pinned controls.
+def judged_suite(suite: Suite, track: str, few_programs: bool = False) -> tuple[JudgedRows, SuiteControls]:
+    """The rows that are judged on a suite in a track, and the pinned controls; see `rotation_protocol`.
 
     Raises:
         SubmissionError: there are no pinned controls.
     """
-    suite, protocol = rotation_suite(suite), rotation_protocol(track)
+    suite, protocol = rotation_suite(suite), rotation_protocol(track, few_programs=few_programs)
     controls = shipped_suite_controls(suite, protocol)
     if controls is None:
         raise SubmissionError(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmark.cli.declare import argument, group, option, parse_options, program_name
-from benchmark.cli.fields import device_option, model_option, output_dir_option, threads_option
+from benchmark.cli.fields import device_option, few_programs_option, model_option, output_dir_option, threads_option
 from benchmark.cli.model_spec import read_model
 from benchmark.cli.options import BackendOptions, open_backend, resolve_device
 from benchmark.command import make_folder, run_command, silence_libraries
@@ -40,6 +40,7 @@ class AddOptions:
     detail: str = option(
         STANDARD, f"select the measurements; full: also {', '.join(DETAIL_NAMES)}", choices=(STANDARD, FULL)
     )
+    few_programs: bool = few_programs_option()
     model: str = model_option("", "that of the folder")
     device: str = device_option("cpu")
     threads: int = threads_option()
@@ -61,7 +62,9 @@ def execute(options: AddOptions) -> int:
     names = selected_measurements(options)
     model = read_model(options.model) if options.model else ""
     command = f"{program_name(NAME, MODULE)} {options.folder.name}"
-    addition = Addition(options.folder, names, options.output_dir, model, device, options.threads, command)
+    addition = Addition(
+        options.folder, names, options.output_dir, model, device, options.threads, command, options.few_programs
+    )
     _, records = add_on_backend(addition, options.backend)
     for name, record in zip(names, records, strict=True):
         print(f"{name}: suite {record.suite.name}, eligible: {format_eligibility(record.unofficial)}")

@@ -68,8 +68,9 @@ def repeat_represents(folder: Path, report: VerificationReport, limits: ProcessL
     record = read_submitted_measurement(RepresentsRecord, folder)
     if record is None:
         return
-    suite, protocol = load_suite(report.record.suite.name), rotation_protocol(record.track)
-    judged_rows, _ = judged_suite(suite, record.track)
+    suite = load_suite(report.record.suite.name)
+    protocol = rotation_protocol(record.track, few_programs=record.few_programs)
+    judged_rows, _ = judged_suite(suite, record.track, record.few_programs)
     stored = checked_evidence(read_evidence(RepresentsCheck(), record, suite, folder), judged_rows)
     seed = random.SystemRandom().choice(protocol.seeds)
     prompted = set_recorded_prompts(suite, report.record)
