@@ -117,7 +117,7 @@ def evaluate_model(options: RunOptions, model: str, command: str, protocol: Prot
     record = run.finished_record()
     if record is None or options.dry_run:
         note_trained_suite(checkpoint, run.suite)
-        estimate = estimate_resources(run.job, run.protocol, run.measurements())
+        run.estimate = estimate = estimate_resources(run.job, run.protocol, run.measurements())
         processes = (
             default_processes(options.device, estimate.model_bytes, estimate.available_bytes)
             if run.is_preview and options.threads == 1 and device_map is None

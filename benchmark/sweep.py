@@ -190,7 +190,7 @@ class Sweep:
         run = Run(run_config(options, sweep_run.suite, self.command, self.protocol), checkpoint)
         record = run.finished_record()
         if record is None:
-            estimate = check_fits(run.job, run.protocol, run.measurements())
+            run.estimate = estimate = check_fits(run.job, run.protocol, run.measurements())
             self.messages.append(describe_start(run.job, estimate, run.root()))
             reasons = run.ineligibility_reasons(has_halved_batch=False)
             if reasons:

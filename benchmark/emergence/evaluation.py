@@ -99,6 +99,8 @@ def _measure_all(
     first = next(iter(runs.values()))[0]
     note_trained_suite(first.checkpoint, first.suite)
     estimate = check_fits(first.job, first.protocol, first.measurements())
+    for run in (run for of_series in runs.values() for run in of_series):
+        run.estimate = estimate
     single_threaded = options.threads == 1
     processes = default_processes(device, estimate.model_bytes, estimate.available_bytes) if single_threaded else 0
     progress = _open_progress(Console(stderr=True, highlight=False))

@@ -95,6 +95,11 @@ class ResourceEstimate:
         parts = self.start_seconds + self.evaluation_seconds + self.probing_seconds
         return parts + sum(self.measurement_seconds.values())
 
+    @property
+    def shard_seconds(self) -> float:
+        """Of a shard of programs and states, on average."""
+        return self.evaluation_seconds / max(1, self.shards)
+
     def check_memory(self, spec: str) -> None:
         """Check that the memory suffices; `spec` is the model's, for the message.
 

@@ -45,6 +45,7 @@ from benchmark.runner.measurements.registry import MEASUREMENTS
 from benchmark.runner.measurements.represents import RepresentsMeasurement
 from benchmark.runner.measurements.stage import is_measured, measure_missing
 from benchmark.runner.plan import DEFAULT_GENERATION, Job, plan, plan_dependent, task_sets
+from benchmark.runner.preflight import ResourceEstimate
 from benchmark.runner.record import FrameEntry, ModelEntry, Provenance, Record, SuiteEntry, read_record
 from benchmark.runner.redaction import redact_paths
 from benchmark.runner.run_config import RunConfig
@@ -78,6 +79,8 @@ class Run:
     Args:
         config: the configuration.
         checkpoint: the model.
+
+    `estimate` is set by commands that check time and memory beforehand; deadlines of items derive from it.
     """
 
     def __init__(self, config: RunConfig, checkpoint: Checkpoint) -> None:
@@ -123,6 +126,7 @@ class Run:
         if self.is_preview or not config.probes or options.track != TRAINED:
             # Protocol 3 is of models that were trained on the suite.
             self.job = replace(self.job, probes=False)
+        self.estimate: ResourceEstimate | None = None
         self.environment = describe_environment()
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
 
@@ -287,7 +291,7 @@ class _EvaluationStages(RunStages):
     """The stages of a run, and its record."""
 
     def __init__(self, run: Run, folder: RunFolder, backend: Backend, progress: Progress) -> None:
-        super().__init__(run.job, run.identity, folder, backend, progress)
+        super().__init__(run.job, run.identity, folder, backend, progress, run.estimate)
         self.run, self.protocol = run, run.protocol
 
     def num_items(self) -> dict[str, int]:

@@ -20,6 +20,7 @@ from benchmark.runner.cached_fits import CachedProbeTrainer
 from benchmark.runner.folder import RETRIED, RunFolder
 from benchmark.runner.jobs import EvaluationWork, TaskWork, read_task_sets
 from benchmark.runner.plan import Job, Shard, task_sets
+from benchmark.runner.preflight import ResourceEstimate
 from benchmark.runner.store import CORRUPT, VALID, StagedResult
 from benchmark.tasks.stage import CHECK, Stage
 from benchmark.tasks.task_sets import TaskSets
@@ -73,9 +74,19 @@ class RunStages:
         folder: the run folder.
         backend: the compute resources.
         progress: the progress display.
+        estimate: what the run takes, roughly, from which deadlines derive; None if unknown.
     """
 
-    def __init__(self, job: Job, identity: str, folder: RunFolder, backend: Backend, progress: Progress) -> None:
+    def __init__(
+        self,
+        job: Job,
+        identity: str,
+        folder: RunFolder,
+        backend: Backend,
+        progress: Progress,
+        estimate: ResourceEstimate | None = None,
+    ) -> None:
+        self.estimate = estimate
         self.job, self.identity, self.folder, self.backend, self.progress = job, identity, folder, backend, progress
         self.suite, self.task_sets = job.suite, TaskSets(job.suite)
         self.shards: list[Shard] = []
@@ -161,6 +172,8 @@ class RunStages:
             self.progress.start("evaluating", total, total - sum(s.stop - s.start for s in remaining))
         work = EvaluationWork(job, self.folder.store.root, tuple(self._task_files()))
         affinity_key = f"{self.identity} {len(job.texts)}"
+        if self.estimate is not None:
+            self.backend.pool.deadlines.expect(affinity_key, self.estimate.shard_seconds)
         if remaining and job.checkpoint.has_hidden_states and not self.is_model_checked:
             self._check_model(affinity_key, work)
         self._drain(

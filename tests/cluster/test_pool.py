@@ -10,6 +10,7 @@ from threading import Thread
 import pytest
 
 from benchmark.cluster import pool as pool_module
+from benchmark.cluster.deadlines import Deadlines
 from benchmark.cluster.executor import (
     INVALID_MODEL,
     NODE_LOST,
@@ -194,6 +195,27 @@ def test_the_deadline_follows_the_slowest_so_far(monkeypatch, clock):
     pool.drain(work_items("az", retries=retries))
     assert retries == [("z", TIMED_OUT)]
     assert clock.now - start < 5, "without a piece that was committed it would be half an hour"
+
+
+@pytest.mark.parametrize(
+    ("size", "expected_seconds", "is_ended"), [(0, 0, True), (0, 1500, False), (9, 0, True), (9, 1500, False)]
+)
+def test_the_first_item_of_a_slow_model_has_the_time_of_its_estimate(size, expected_seconds, is_ended):
+    executor, retries = ScriptedExecutor(seconds={"a": 4000.0}), []
+    pool = Pool(executor, 1)
+    (item,) = work_items("a", retries=retries, size=size)
+    pool.deadlines.expect(item.affinity_key, expected_seconds)
+    pool.drain([item])
+    assert retries == ([("a", TIMED_OUT)] if is_ended else [])
+
+
+def test_measured_times_of_tasks_replace_the_estimate():
+    deadlines = Deadlines()
+    (small,), (large,) = work_items("a", size=10), work_items("b", size=20)
+    deadlines.expect(small.affinity_key, 10_000)
+    assert deadlines.timeout(small) == 200_000
+    deadlines.add(small, 30)
+    assert deadlines.timeout(large) == 20 * 60
 
 
 @pytest.mark.parametrize(("size", "retries"), [(0, []), (1, [("b", TIMED_OUT)])])

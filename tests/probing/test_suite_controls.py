@@ -21,7 +21,7 @@ from benchmark.probing.version4.suite_controls import (
 )
 from benchmark.probing.version4.track_protocol import rotation_protocol
 from benchmark.probing.version4.turn_pairs import MARKER_PAIRS, POSE_PAIRS
-from benchmark.tasks.prompt_template import FEWSHOT
+from benchmark.tasks.prompt_template import FEWSHOT, TRAINED
 from benchmark.tasks.shared_prompts import shared_prompts
 from benchmark.tasks.suite import load_suite
 
@@ -48,15 +48,15 @@ def test_every_shipped_suite_has_pinned_controls_that_keep_all_labels() -> None:
         assert controls is not None, name
         assert controls.kept_pairs(ROTATION_STANDARD) == (MARKER_PAIRS, POSE_PAIRS)
         assert controls.token_history.rotation_by_seed.shape[0] == len(ROTATION_STANDARD.seeds)
-    fewshot = rotation_protocol(FEWSHOT)
-    for name in FEWSHOT_SUITES:
-        controls = shipped_suite_controls(load_suite(name), fewshot)
+    few_programs = rotation_protocol(FEWSHOT)
+    assert few_programs == rotation_protocol(TRAINED, few_programs=True)
+    for name in SUITES:
+        controls = shipped_suite_controls(load_suite(name), few_programs)
         assert controls is not None, name
-        assert controls.kept_pairs(fewshot) == (MARKER_PAIRS, POSE_PAIRS)
-    assert len(PINNED) == len(SUITES) + len(FEWSHOT_SUITES)
+        assert controls.kept_pairs(few_programs) == (MARKER_PAIRS, POSE_PAIRS)
+    assert len(PINNED) == 2 * len(SUITES)
 
 
-FEWSHOT_SUITES = ("smoke", "laptop")
 SUITES = ("smoke", "laptop", "icml24", "colm24", "control", "generalize")
 
 

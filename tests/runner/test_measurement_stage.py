@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 from silent_progress import Silent
 from whole_runs import HELPERS, at_commit, call, only
 
+from benchmark.cluster.deadlines import Deadlines
 from benchmark.cluster.local_executor import LocalExecutor
 from benchmark.cluster.pool import Pool
 from benchmark.models.checkpoint import open_checkpoint
@@ -23,6 +24,7 @@ from benchmark.runner.measurements import stage
 from benchmark.runner.measurements.measurement import Measurement
 from benchmark.runner.measurements.registry import MEASUREMENTS
 from benchmark.runner.measurements.stage import is_measured, measure_only, read_measured
+from benchmark.runner.preflight import estimate_resources
 from benchmark.runner.run import Run, RunConfig
 from benchmark.runner.stages import Backend
 from benchmark.runner.store import ResultStore
@@ -82,6 +84,19 @@ def test_a_run_measures_by_default_and_prints_the_card(tiny_folder, tmp_path, al
     output = capsys.readouterr().out
     assert "verdict    N/A: the model solves 0%" in output
     assert "agreement with the exact posterior" in output
+
+
+def test_a_run_tells_the_estimated_time_of_its_items_to_the_pool(tiny_folder, tmp_path, monkeypatch):
+    told = {}
+    monkeypatch.setattr(Deadlines, "expect", lambda self, key, seconds: told.update({key.split()[-1]: seconds}))
+    assert call("--model", f"path:{tiny_folder}", "--suite", PAIR_SUITE, "--out", tmp_path) == 0
+    assert {"0", "uses"} <= set(told), "programs and states that need no texts, and the measurement"
+    run = prepare(tiny_folder, tmp_path)
+    estimate = estimate_resources(run.job, run.protocol, run.measurements())
+    num_items = sum(map(len, USES.phases(run.job)))
+    assert told["uses"] == pytest.approx(estimate.measurement_seconds["uses"] / num_items, rel=9)
+    assert told["0"] == pytest.approx(estimate.shard_seconds, rel=9)
+    assert min(told.values()) > 0
 
 
 def test_what_a_run_leaves_out(words, tmp_path, capsys):

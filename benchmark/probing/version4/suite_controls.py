@@ -37,9 +37,13 @@ SCREEN_SAMPLE = 20_000
 """Programs that derivability is computed from."""
 PINNED: dict[str, str] = {
     "colm24-1c141a86aa881dac.data": "b7cd70b56b6a7c324ca6aaa3737cc81af8b12b417cc8b5c65b21b1bc5cb21b46",
+    "colm24-64e16e65d69bd9c7.data": "041d861015608877b571caf0a816c76c78644041b2f5ffd9baf7ebbfb4add32b",
+    "control-19949ad1b57f1ac3.data": "c0ddcee4ca245662e19951731d22b4f10d74a7a4e71ec00b72673b21ec2acef4",
     "control-de946258505c8e5e.data": "8e1d4e61e650b0b8c0df138f6cd655ea91cca55bb8c65c60c74d54f66c674754",
     "generalize-3f40ad9099e3bdda.data": "a2c97503091e0656acfdf7b97067bf46afc08b2789b3b735abc6c29758a6b634",
+    "generalize-adcbf39b1a90c6b8.data": "8b9b14c06f2e9d77eb42101b8ad59d5cdf17c2795fdaa31c8f8701685e1b3731",
     "icml24-83bc9add8e76caaf.data": "3a3ef5528e2eeda0f3158dee874a7216ed7a485ccfa0bbeadcd2b8e17e2649e5",
+    "icml24-c81e04e4d9985476.data": "fb0a05275e5c82de16066ce7b15a7611ccfff2ec0704b2d2490e9fb536eb65e0",
     "laptop-590cd7e0ccd45399.data": "5109a6bb05ce3d952c46774cd0c5382734e6fa34bb35deb8cbba29e93f7abed5",
     "laptop-a41ec3684eb04c4a.data": "27bf6d545ab739f87ab26dc95a8b5d84a90f58cea4e45f2803f05fda45ea7801",
     "smoke-2d2e375b0bd1e35b.data": "a696fab59bbbd1de60ce7845d415c81bb91e4b6e25765d28b8fcd96ffaaefa10",

@@ -71,7 +71,7 @@ class MeasurementStages(RunStages):
     """The stages of one measurement of a run."""
 
     def __init__(self, run: Run, folder: RunFolder, backend: Backend, progress: Progress) -> None:
-        super().__init__(run.job, run.identity, folder, backend, progress)
+        super().__init__(run.job, run.identity, folder, backend, progress, run.estimate)
         self.run = run
 
     def measure(self, measurement: Measurement) -> MeasurementRecord:
@@ -85,6 +85,9 @@ class MeasurementStages(RunStages):
         names: list[str] = []
         phases = measurement.phases(self.job)
         words = describe_items(measurement.name, phases)
+        if self.estimate is not None:
+            seconds_of_all = self.estimate.measurement_seconds.get(measurement.name, 0.0)
+            self.backend.pool.deadlines.expect(self._key(measurement), seconds_of_all / sum(map(len, phases)))
         for number, items in enumerate(phases):
             if number and measurement.is_complete(self.job, read, number):
                 break
@@ -119,15 +122,20 @@ class MeasurementStages(RunStages):
         self.folder.finish(kind.FILE, record.to_json().encode())
         return record
 
+    def _key(self, measurement: Measurement) -> str:
+        """The affinity key of the items of a measurement."""
+        return f"{self.identity} {measurement.name}"
+
     def _compute(self, measurement: Measurement, items: Sequence[str], words: Mapping[str, str]) -> None:
         settings = settings_digest(measurement, self.job)
         named = {stored_name(measurement, item): item for item in items}
         missing = self._missing({name: {SETTINGS: settings} for name in named})
         work = MeasurementWork(measurement, self.job, self.folder.store.root)
-        key = f"{self.identity} {measurement.name}"
         label = MEASUREMENT_WORDS.get(measurement.name, measurement.name)
         self.progress.start(f"measuring {label}", len(items), len(items) - len(missing))
-        self._drain(key, work, [(name, named[name], 1, f"{label}: {words[named[name]]}") for name in missing])
+        self._drain(
+            self._key(measurement), work, [(name, named[name], 1, f"{label}: {words[named[name]]}") for name in missing]
+        )
 
 
 def stored_name(measurement: Measurement, item: str) -> str:

@@ -93,7 +93,7 @@ def add_on_backend(addition: Addition, options: BackendOptions) -> tuple[Run, li
     from benchmark.submit.measurements.addition import add_measurements, prepare_addition
 
     run = prepare_addition(addition)
-    estimate = check_fits(run.job, run.protocol)
+    run.estimate = estimate = check_fits(run.job, run.protocol, run.measurements())
     with (
         open_backend(options, addition.device, addition.threads, estimate.model_bytes) as (backend, line),
         show_progress() as progress,
