@@ -94,8 +94,8 @@ def probe_seed_option(default_text: str) -> Any:
 def few_programs_option() -> Any:
     """`--few-programs`."""
     return option(
-        False, "read *Represents* of the trained track from 1,000 programs, as of the few-shot track, rather than from 7,000: a "
-        "seventh of the time, for large models; intervals are wider, and the row says so",
+        False, "read Represents of the trained track from 1,000 programs, as of the few-shot track, rather than from 7,000: for "
+        "large models, whose time is that of reading; intervals are wider, and the row says so",
     )  # fmt: skip
 
 

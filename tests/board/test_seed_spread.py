@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -25,6 +26,7 @@ from benchmark.board.sections.seed_spread import (
 )
 from benchmark.board.site.documents import Links, render_group, render_index, render_row
 from benchmark.board.site.group_table import build_tables
+from benchmark.board.site.result_sentence import result_sentence
 from benchmark.board.site.row_body import RowBody
 from benchmark.statistics import Estimate
 
@@ -115,6 +117,23 @@ def test_the_board_shows_the_spread_of_the_shipped_recipe(rows):
     assert f"{len(spread_rows(spreads))} rows of figure" in lines
     unranked = replace(group, rows=tuple(replace(row, rank=None) for row in group.rows))
     assert spread_lines(unranked, recipes, str) == []
+
+
+def test_a_row_read_from_few_programs_is_counted_with_no_other(rows):
+    group = next(group for group in rank_groups(rows) if (group.suite, group.track) == ("laptop", "trained"))
+    first = next(ranked for ranked in group.rows if ranked.row.measurements.represents)
+    measurements = first.row.measurements
+    few = replace(measurements, represents=measurements.represents.model_copy(update={"few_programs": True}))
+    other = replace(first, row=replace(first.row, measurements=few))
+    read_delta = FIGURES["represents: delta"]
+    assert read_delta(first.row) is not None
+    assert read_delta(other.row) is None
+    changed = replace(group, rows=tuple(other if ranked is first else ranked for ranked in group.rows))
+    counted, counted_after = (
+        int(re.search(r"Of (\d+) networks", result_sentence(build_tables([part], None, ())))[1])
+        for part in (group, changed)
+    )
+    assert counted_after == counted - 1
 
 
 def test_two_recipes_whose_rows_have_the_same_name_are_kept_apart(rows):

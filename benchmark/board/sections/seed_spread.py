@@ -33,11 +33,13 @@ PRECISION_WORDS = {FULL_PRECISION: "float32", "bf16": "bfloat16", "fp16": "float
 MIN_SEEDS, LEVEL = 2, 0.95
 FIGURES: Mapping[str, Callable[[LeaderboardRow], Estimate | None]] = {
     "shown": lambda row: row.record.accuracy.shown,
-    "represents: delta": lambda row: row.measurements.estimates["represents_delta"],
+    "represents: delta": lambda row: (
+        None if row.measurements.has_few_programs else row.measurements.estimates["represents_delta"]
+    ),
     "uses: use": lambda row: row.measurements.estimates["use"],
     "merges": lambda row: row.measurements.estimates["merges"],
 }
-"""Figures of a row whose spread is shown."""
+"""Figures of a row whose spread is shown; a delta that is read from few programs is another figure."""
 Table = list[dict[str, str]]
 NO_RECIPES: Mapping[str, str] = {}
 

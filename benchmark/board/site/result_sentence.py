@@ -13,11 +13,14 @@ from benchmark.probing.control_gap import REPRESENTS
 def result_sentence(tables: Sequence[GroupTable]) -> str:
     """The sentence on the networks that were trained on a suite; empty if none was measured.
 
+    Rows that are read from few programs are not counted: their verdict is decided at another label budget.
+
     Args:
         tables: tables of the groups.
     """
     rows = (row.ranked_row.row for table in tables if table.group.track == TRAINED for row in table.rows)
-    networks = [verdicts for row in rows if (verdicts := row.measurements.verdicts).get("represents")]
+    comparable = (row.measurements for row in rows if not row.measurements.has_few_programs)
+    networks = [measurements.verdicts for measurements in comparable if measurements.represents]
     if not networks:
         return ""
     represents = [verdicts["represents"] == REPRESENTS for verdicts in networks]
