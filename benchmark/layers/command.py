@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmark.cli.declare import option, parse_options
-from benchmark.cli.dtype_note import note_slow_dtype
 from benchmark.cli.fields import (
     device_option,
     dtype_option,
@@ -23,11 +22,10 @@ from benchmark.cli.fields import (
     suite_option,
     threads_option,
 )
-from benchmark.cli.model_spec import read_model
-from benchmark.cli.options import resolve_device
+from benchmark.cli.measured_model import check_model_options, open_measured_model
 from benchmark.cli.suite_note import note_trained_suite
-from benchmark.command import make_folder, note_results_kept, run_command, silence_libraries
-from benchmark.errors import ModelError, UsageError
+from benchmark.command import note_results_kept, run_command
+from benchmark.errors import ModelError
 from benchmark.tasks.prompt_template import TRACKS, TRAINED
 from karel_env.command import integer
 
@@ -58,28 +56,17 @@ class LayersOptions:
 
 def execute(options: LayersOptions) -> int:
     """Probe all layers and print the table; returns the exit code."""
-    if not options.model:
-        raise UsageError("expected --model SPEC: hf:org/name or path:FOLDER")
-    spec = read_model(options.model)
-    device = resolve_device(options.device, "")
-    make_folder(options.output_dir, "--output-dir")
-    note_slow_dtype(options.dtype, device)
+    spec, device = check_model_options(options.model, options.dtype, options.device, options.output_dir)
     # What computes is imported here, after the options are known to be right: it takes 5 s.
-    import torch
-
     from benchmark.cli.result_file import choose_result_file
     from benchmark.layers.report import MODEL, UNTRAINED, draw_profile, format_profile, to_csv
-    from benchmark.models.checkpoint import open_checkpoint
-    from benchmark.models.interface import ModelSpec
     from benchmark.probing.version4.measure_rotation import judge_suite
     from benchmark.probing.version4.track_protocol import rotation_protocol
     from benchmark.runner.measurements.represents import rotation_suite
     from benchmark.runner.plan import GenerationOptions, Job
     from benchmark.tasks.suite import load_suite
 
-    silence_libraries()
-    torch.set_num_threads(options.threads)
-    checkpoint = open_checkpoint(ModelSpec.parse(spec))
+    checkpoint = open_measured_model(spec, options.threads)
     if not checkpoint.has_hidden_states:
         raise ModelError(f"{spec}: has no hidden states; expected a language model")
     suite, protocol = load_suite(options.suite), rotation_protocol(options.track)

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.cli.declare import argument, option, parse_options
-from benchmark.cli.dtype_note import note_slow_dtype
 from benchmark.cli.fields import (
     device_option,
     dtype_option,
@@ -25,10 +24,9 @@ from benchmark.cli.fields import (
     suite_option,
     threads_option,
 )
-from benchmark.cli.model_spec import read_model
-from benchmark.cli.options import resolve_device
+from benchmark.cli.measured_model import check_model_options, open_measured_model
 from benchmark.cli.suite_note import note_trained_suite
-from benchmark.command import make_folder, run_command, silence_libraries
+from benchmark.command import make_folder, run_command
 from benchmark.errors import UsageError
 from karel_env.command import integer
 
@@ -72,30 +70,23 @@ def execute(options: LengthOptions) -> int:
     """Measure and print; returns the exit code."""
     if bool(options.model) == bool(options.records):
         raise UsageError("expected --model SPEC, or JSON files of earlier measurements")
-    make_folder(options.output_dir, "--output-dir")
     if options.records:
+        make_folder(options.output_dir, "--output-dir")
         return _draw([Path(text) for text in options.records], options.output_dir)
-    spec, device = read_model(options.model), resolve_device(options.device, "")
-    note_slow_dtype(options.dtype, device)
+    spec, device = check_model_options(options.model, options.dtype, options.device, options.output_dir)
     # What computes is imported here, after the options are known to be right: it takes 5 s.
-    import torch
-
     from benchmark.cli.progress import show_progress
     from benchmark.cli.result_file import choose_result_file
     from benchmark.length.context_limit import read_limit
     from benchmark.length.long_programs import check_suite
     from benchmark.length.measurement import LengthSettings, measure_length
     from benchmark.length.report import draw_curves, format_content, to_json
-    from benchmark.models.checkpoint import open_checkpoint
-    from benchmark.models.interface import ModelSpec
     from benchmark.runner.plan import Job
     from benchmark.tasks.suite import load_suite
 
-    silence_libraries()
-    torch.set_num_threads(options.threads)
     suite = load_suite(options.suite)
     check_suite(suite)
-    checkpoint = open_checkpoint(ModelSpec.parse(spec))
+    checkpoint = open_measured_model(spec, options.threads)
     note_trained_suite(checkpoint, suite)
     factors = [2**i for i in range(options.longest.bit_length()) if 2**i <= options.longest]
     settings = LengthSettings(

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.cli.declare import option, parse_options
-from benchmark.cli.dtype_note import note_slow_dtype
 from benchmark.cli.fields import (
     device_option,
     dtype_option,
@@ -20,9 +19,8 @@ from benchmark.cli.fields import (
     suite_option,
     threads_option,
 )
-from benchmark.cli.model_spec import read_model
-from benchmark.cli.options import resolve_device
-from benchmark.command import make_folder, run_command, silence_libraries
+from benchmark.cli.measured_model import check_model_options, open_measured_model
+from benchmark.command import run_command
 from karel_env.command import integer
 
 NUM_PROMPTS, NUM_COPIES, NUM_SAMPLES = 1750, 2, 64
@@ -51,27 +49,19 @@ class RelativeOptions:
 
 def execute(options: RelativeOptions) -> int:
     """Measure and print; returns the exit code."""
-    spec, device = read_model(options.model), resolve_device(options.device)
-    make_folder(options.output_dir, "--output-dir")
-    note_slow_dtype(options.dtype, device)
+    spec, device = check_model_options(options.model, options.dtype, options.device, options.output_dir)
     # What computes is imported here, after the options are known to be right: it takes 5 s.
     from dataclasses import replace
 
-    import torch
-
     from benchmark.cli.progress import show_progress
     from benchmark.cli.result_file import choose_result_file
-    from benchmark.models.checkpoint import open_checkpoint
-    from benchmark.models.interface import ModelSpec
     from benchmark.probing.version4.rotation_protocol import ROTATION_STANDARD
     from benchmark.relative.measure import RelativeSuite
     from benchmark.relative.report import format_relative, to_json
     from benchmark.relative.word_views import read_word_views
     from benchmark.tasks.suite import load_suite
 
-    silence_libraries()
-    torch.set_num_threads(options.threads)
-    checkpoint = open_checkpoint(ModelSpec.parse(spec))
+    checkpoint = open_measured_model(spec, options.threads)
     protocol = replace(ROTATION_STANDARD, prompts=options.prompts, random_inits=max(1, options.copies))
     probe_suite = load_suite(options.suite)
     suite = RelativeSuite(probe_suite, protocol, options.samples, device=device)

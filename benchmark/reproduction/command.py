@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.cli.declare import option, parse_options
-from benchmark.cli.dtype_note import note_slow_dtype
 from benchmark.cli.fields import (
     device_option,
     dtype_option,
@@ -20,9 +19,8 @@ from benchmark.cli.fields import (
     suite_option,
     threads_option,
 )
-from benchmark.cli.model_spec import read_model
-from benchmark.cli.options import resolve_device
-from benchmark.command import make_folder, run_command, silence_libraries
+from benchmark.cli.measured_model import check_model_options, open_measured_model
+from benchmark.command import run_command
 from karel_env.command import integer
 
 SHALLOW, ALL_DEPTHS = "shallow", "all"
@@ -54,22 +52,17 @@ class ReproductionOptions:
 
 def execute(options: ReproductionOptions) -> int:
     """Measure and print; returns the exit code."""
-    spec, device = read_model(options.model), resolve_device(options.device)
-    make_folder(options.output_dir, "--output-dir")
-    note_slow_dtype(options.dtype, device)
+    spec, device = check_model_options(options.model, options.dtype, options.device, options.output_dir)
     # What computes is imported here, after the options are known to be right: it takes 5 s.
     from benchmark.cli.progress import show_progress
     from benchmark.cli.result_file import choose_result_file
-    from benchmark.models.checkpoint import open_checkpoint
-    from benchmark.models.interface import ModelSpec
     from benchmark.probing.protocol import STANDARD
     from benchmark.probing.written.content import DEPTHS, measure_content
     from benchmark.reproduction.report import format_content, to_json
     from benchmark.reproduction.written import write_programs
     from benchmark.tasks.suite import load_suite
 
-    silence_libraries()
-    checkpoint, suite = open_checkpoint(ModelSpec.parse(spec)), load_suite(options.suite)
+    checkpoint, suite = open_measured_model(spec, options.threads), load_suite(options.suite)
     with show_progress() as progress:
         progress.start("writing programs")
         written, states = write_programs(

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 from benchmark.causal.execution.heading_tasks import AT_WORD, EDIT_POSITIONS
 from benchmark.cli.declare import option, parse_options
-from benchmark.cli.dtype_note import note_slow_dtype
 from benchmark.cli.fields import (
     device_option,
     dtype_option,
@@ -25,10 +24,9 @@ from benchmark.cli.fields import (
     suite_option,
     threads_option,
 )
-from benchmark.cli.model_spec import read_model
-from benchmark.cli.options import resolve_device
-from benchmark.command import make_folder, note_results_kept, run_command, silence_libraries
-from benchmark.errors import ModelError, UsageError
+from benchmark.cli.measured_model import check_model_options, open_measured_model
+from benchmark.command import note_results_kept, run_command
+from benchmark.errors import ModelError
 from karel_env.command import integer
 
 if TYPE_CHECKING:
@@ -70,28 +68,17 @@ class ExecutionOptions:
 
 def execute(options: ExecutionOptions) -> int:
     """Measure and print a card; returns the exit code."""
-    if not options.model:
-        raise UsageError("expected --model SPEC")
-    spec = read_model(options.model)
-    device = resolve_device(options.device, "")
-    make_folder(options.output_dir, "--output-dir")
-    note_slow_dtype(options.dtype, device)
+    spec, device = check_model_options(options.model, options.dtype, options.device, options.output_dir)
     # What computes is imported here, after the options are known to be right: it takes 5 s.
-    import torch
-
     from benchmark.causal.execution.heading_tasks import derive_heading_tasks
     from benchmark.causal.execution.report import format_execution
     from benchmark.cli.result_file import choose_result_file
-    from benchmark.models.checkpoint import open_checkpoint
-    from benchmark.models.interface import ModelSpec
     from benchmark.runner.measurements.represents import format_rotation
     from benchmark.tasks.suite import load_suite
 
-    silence_libraries()
-    torch.set_num_threads(options.threads)
     suite = load_suite(options.suite)
     tasks = derive_heading_tasks(suite, options.tasks, num_shots=options.shots, edit_at=options.edit_at)
-    checkpoint = open_checkpoint(ModelSpec.parse(spec))
+    checkpoint = open_measured_model(spec, options.threads)
     file = choose_result_file(
         options.output_dir, f"{checkpoint.name}-{suite.name}-execution", "benchmark.causal.execution.command", suite,
         digest=checkpoint.digest, dtype=options.dtype, tasks=options.tasks, shots=options.shots, edit_at=options.edit_at,
