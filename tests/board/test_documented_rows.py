@@ -110,3 +110,22 @@ def test_protocol4_md_has_every_network(row):
     figures = [full_bounds(getattr(rotation, figure), "+") for figure in ("delta", "pose_delta", "arithmetic")]
     cells = [name, rotation.verdict, f"{rotation.skill.value:.3f}", *figures, uses(row).use.verdict]
     assert f"| {' | '.join(cells)} |" in TEXTS["protocol4.md"]
+
+
+def test_protocol4_md_has_the_figures_of_few_programs():
+    files = sorted((DOCS / "few_programs").glob("*.json"))
+    assert len(files) == 7
+    steps = []
+    for file in files:
+        record = RepresentsRecord.model_validate_json(file.read_text())
+        row = read_record(ROWS / file.stem / RECORD)
+        assert (record.few_programs, record.model.digest, record.unofficial) == (True, row.model.digest, [])
+        few, all_programs = record.rotation, represents(file.stem)
+        cells = [
+            bounds(getattr(result, name), "+") for name in ("delta", "arithmetic") for result in (all_programs, few)
+        ]
+        verdicts = f"{all_programs.verdict} | {few.verdict}"
+        assert f"| {file.stem.partition('_')[2]} | {verdicts} | {' | '.join(cells)} |" in TEXTS["protocol4.md"]
+        steps.append(few.arithmetic.value - all_programs.arithmetic.value)
+    said = f"Arithmetic is larger in all seven, by {decimal(min(steps))} to {decimal(max(steps))}"
+    assert said in TEXTS["protocol4.md"]
