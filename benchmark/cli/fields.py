@@ -95,7 +95,7 @@ def few_programs_option() -> Any:
     """`--few-programs`."""
     return option(
         False, "read Represents of the trained track from 1,000 programs, as of the few-shot track, rather than from 7,000: for "
-        "large models, whose time is that of reading; intervals are wider, and the row says so",
+        "large models, whose time is that of reading; the row says so, and its figures are not compared with those of others",
     )  # fmt: skip
 
 

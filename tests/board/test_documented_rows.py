@@ -12,7 +12,9 @@ from page_figures import bounds, decimal, full_bounds, page_text, percent_bounds
 
 from benchmark.artifacts import RECORD, REPRESENTS_RECORD
 from benchmark.installation.paths import SOURCE_ROOT
+from benchmark.probing.version4.rotation_protocol import ROTATION_STANDARD
 from benchmark.probing.version4.rotation_verdict import RotationResult
+from benchmark.probing.version4.track_protocol import FEW_PROMPTS
 from benchmark.runner.measurement_record import RepresentsRecord, UsesRecord, read_measurement
 from benchmark.runner.record import read_record
 from benchmark.submit.schema import read_submission
@@ -113,7 +115,7 @@ def test_protocol4_md_has_every_network(row):
 
 
 def test_protocol4_md_has_the_figures_of_few_programs():
-    files = sorted((DOCS / "few_programs").glob("*.json"))
+    files = sorted((DOCS / "few_programs").glob("20*.json"))
     assert len(files) == 7
     steps = []
     for file in files:
@@ -128,4 +130,23 @@ def test_protocol4_md_has_the_figures_of_few_programs():
         assert f"| {file.stem.partition('_')[2]} | {verdicts} | {' | '.join(cells)} |" in TEXTS["protocol4.md"]
         steps.append(few.arithmetic.value - all_programs.arithmetic.value)
     said = f"Arithmetic is larger in all seven, by {decimal(min(steps))} to {decimal(max(steps))}"
+    assert said in TEXTS["protocol4.md"]
+
+
+def test_protocol4_md_has_the_known_answers_of_few_programs():
+    record = json.loads((DOCS / "few_programs" / "known_answers.json").read_text())
+    bounds_of = {
+        "delta": ROTATION_STANDARD.margin, "pose_delta": ROTATION_STANDARD.margin,
+        "arithmetic": ROTATION_STANDARD.arithmetic_margin,
+    }  # fmt: skip
+    assert (record["prompts"], record["probe_seeds"]) == (FEW_PROMPTS, 3)
+    found = {"N": [], "M": [], "R": []}
+    for cell in record["cells"]:
+        assert cell["unseen_rows"] == 921
+        found[cell["kind"]].append(all(cell[name][1] > bound for name, bound in bounds_of.items()))
+    assert not any(found["N"] + found["M"])
+    said = (
+        f"none of {len(found['N'])} pseudo-models of kind N and none of {len(found['M'])} of M meets all three, and "
+        f"{sum(found['R'])} of {len(found['R'])} of R do"
+    )
     assert said in TEXTS["protocol4.md"]
