@@ -9,6 +9,7 @@ from quick_protocol import QUICK, SMALL_SUITE, make_runs_quick
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import benchmark as kb
+from benchmark.api import evaluation
 from benchmark.runner.folder import read_probes
 from benchmark.runner.record import read_record
 
@@ -229,3 +230,17 @@ def test_programs_are_scored_with_and_without_their_header():
             kb.score_programs("smoke", tasks, programs)
     with pytest.raises(ValueError, match="limit: 0"):
         kb.load_tasks("smoke", 0)
+
+
+def test_few_programs_are_an_option_of_the_run(tiny_folder, monkeypatch):
+    runs = []
+
+    def stop(run, *_):
+        runs.append(run)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluation, "_execute", stop)
+    for few_programs in (False, True):
+        with pytest.raises(KeyboardInterrupt):
+            kb.evaluate(tiny_folder, suite="smoke", few_programs=few_programs)
+    assert [run.config.has_few_programs for run in runs] == [False, True]

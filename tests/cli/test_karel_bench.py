@@ -173,6 +173,8 @@ def test_each_renamed_option_of_a_run_is_still_taken():
 def test_defaults_of_the_command_line_are_those_of_a_run():
     options = EvaluationOptions(device="cpu")
     assert run_config(options, "laptop", "", STANDARD) == RunConfig("laptop")
+    few = run_config(EvaluationOptions(device="cpu", few_programs=True), "laptop", "", STANDARD)
+    assert few == RunConfig("laptop", few_programs=True)
 
 
 def test_dtypes_can_be_named_without_torch():

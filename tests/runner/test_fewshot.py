@@ -120,7 +120,7 @@ def test_states_are_read_behind_examples_with_hidden_outputs(folder: Path) -> No
 def test_represents_is_measured_with_fewer_programs_and_at_single_layers(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(track_protocol, "FEWSHOT_PROMPTS", 20)
+    monkeypatch.setattr(track_protocol, "FEW_PROMPTS", 20)
     monkeypatch.setattr(suite_controls, "SCREEN_SAMPLE", 500)
     suite = replace(SUITE, shots=1, shown=1)
     job = Job(

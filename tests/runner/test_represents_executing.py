@@ -49,7 +49,7 @@ def job_of(spec: str, cache: str = "none") -> Job:
 
 @pytest.fixture
 def few_programs(monkeypatch):
-    monkeypatch.setattr(track_protocol, "FEWSHOT_PROMPTS", 20)
+    monkeypatch.setattr(track_protocol, "FEW_PROMPTS", 20)
     monkeypatch.setattr(suite_controls, "SCREEN_SAMPLE", 500)
 
 
@@ -78,7 +78,7 @@ def test_states_are_those_of_the_text_that_is_asked_about(tiny_folder):
 
 @pytest.mark.usefixtures("few_programs")
 def test_states_that_hold_the_rotation_are_told_from_those_that_do_not(tiny_folder, monkeypatch):
-    monkeypatch.setattr(track_protocol, "FEWSHOT_PROMPTS", 160)
+    monkeypatch.setattr(track_protocol, "FEW_PROMPTS", 160)
     protocol = replace(SMALL, steps=150, hidden=16, resamples=50)
 
     def views(job, judged, copy):

@@ -88,6 +88,14 @@ def test_a_submission_gets_nothing_that_is_not_eligible(tmp_path, monkeypatch):
     assert not (folder / "uses.json").exists()
 
 
+def test_few_programs_are_read_where_they_are_asked_for(tmp_path):
+    folder = copy_small(tmp_path)
+    for few_programs in (False, True):
+        addition = Addition(folder, ("represents",), tmp_path / "out", few_programs=few_programs)
+        (measurement,) = prepare_addition(addition).measurements()
+        assert measurement.few_programs == few_programs
+
+
 def test_reach_is_not_measured_where_the_samples_could_not_confirm_it(tmp_path):
     folder, addition = copy_small(tmp_path), ("reach",)
     prepare_addition(Addition(folder, addition, tmp_path / "out"))
