@@ -348,7 +348,7 @@ def _execute(run: Run, model: Model, progress: Progress | bool | None) -> Record
     from benchmark.runner.preflight import check_fits
     from benchmark.runner.stages import Backend
 
-    run.estimate = check_fits(run.job, run.protocol)
+    run.estimate = check_fits(run.job, run.protocol, run.measurements())
     backend = Backend(Pool(LocalExecutor(), 1), 0, torch.get_num_threads(), set())
     held = model.checkpoint
     mode = held.evaluation_mode() if isinstance(held, MemoryCheckpoint) else nullcontext()

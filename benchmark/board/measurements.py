@@ -10,7 +10,7 @@ import hashlib
 import re
 import textwrap
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -179,6 +179,11 @@ class Measurements:
     def has_few_programs(self) -> bool:
         """Whether *Represents* was read from fewer programs than in other rows of the trained track."""
         return self.represents is not None and self.represents.few_programs
+
+    @property
+    def comparable(self) -> Measurements:
+        """What is compared with other rows: without a *Represents* that was read from few programs."""
+        return replace(self, represents=None) if self.has_few_programs else self
 
     def note(self, column: str) -> str:
         """What a cell of `MEASUREMENT_COLUMNS` says besides verdict and figure; empty for most."""

@@ -56,7 +56,9 @@ def read_overview(rows: Sequence[LeaderboardRow], submissions: Path, suite: str)
     read = [
         OverviewRow(
             row.name,
-            read_measurement(RepresentsRecord, submissions / row.folder) if row.measurements.represents else None,
+            read_measurement(RepresentsRecord, submissions / row.folder)
+            if row.measurements.comparable.represents
+            else None,
             read_measurement(UsesRecord, submissions / row.folder) if row.measurements.uses else None,
         )
         for row in rows

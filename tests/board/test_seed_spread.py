@@ -11,6 +11,7 @@ import pytest
 from forged import SHIPPED
 from scipy import stats
 
+from benchmark.board.overview_figure import read_overview
 from benchmark.board.ranking import rank_groups, read_board
 from benchmark.board.sections.seed_spread import (
     FIGURES,
@@ -25,7 +26,7 @@ from benchmark.board.sections.seed_spread import (
     spreads_of_group,
 )
 from benchmark.board.site.documents import Links, render_group, render_index, render_row
-from benchmark.board.site.group_table import build_tables
+from benchmark.board.site.group_table import build_tables, represents_uses_chart
 from benchmark.board.site.result_sentence import result_sentence
 from benchmark.board.site.row_body import RowBody
 from benchmark.statistics import Estimate
@@ -134,6 +135,14 @@ def test_a_row_read_from_few_programs_is_counted_with_no_other(rows):
         for part in (group, changed)
     )
     assert counted_after == counted - 1
+    kinds = dict.fromkeys((ranked.row.family for ranked in group.rows), 0)
+    drawn, drawn_after = (
+        sum(len(series.marks) for series in represents_uses_chart(build_tables([part], None, ())[0].rows, kinds).series)
+        for part in (group, changed)
+    )
+    assert drawn_after == drawn - 1
+    (overview,) = read_overview([other.row], SHIPPED, "laptop")
+    assert overview.represents is None
 
 
 def test_two_recipes_whose_rows_have_the_same_name_are_kept_apart(rows):

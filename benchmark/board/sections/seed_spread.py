@@ -33,9 +33,7 @@ PRECISION_WORDS = {FULL_PRECISION: "float32", "bf16": "bfloat16", "fp16": "float
 MIN_SEEDS, LEVEL = 2, 0.95
 FIGURES: Mapping[str, Callable[[LeaderboardRow], Estimate | None]] = {
     "shown": lambda row: row.record.accuracy.shown,
-    "represents: delta": lambda row: (
-        None if row.measurements.has_few_programs else row.measurements.estimates["represents_delta"]
-    ),
+    "represents: delta": lambda row: row.measurements.comparable.estimates["represents_delta"],
     "uses: use": lambda row: row.measurements.estimates["use"],
     "merges": lambda row: row.measurements.estimates["merges"],
 }

@@ -292,7 +292,7 @@ def represents_uses_chart(table_rows: Sequence[TableRow], kinds: Mapping[str, in
     has_labels = len(table_rows) <= MAX_LABELS
     for table_row in table_rows:
         entry = table_row.ranked_row.row
-        delta, use = (entry.measurements.figure(column) for column in ("represents", "uses"))
+        delta, use = (entry.measurements.comparable.figure(column) for column in ("represents", "uses"))
         if delta is None or use is None:
             continue
         verdicts, held_out = entry.measurements.verdicts, entry.record.accuracy.held_out

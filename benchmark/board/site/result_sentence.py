@@ -19,8 +19,7 @@ def result_sentence(tables: Sequence[GroupTable]) -> str:
         tables: tables of the groups.
     """
     rows = (row.ranked_row.row for table in tables if table.group.track == TRAINED for row in table.rows)
-    comparable = (row.measurements for row in rows if not row.measurements.has_few_programs)
-    networks = [measurements.verdicts for measurements in comparable if measurements.represents]
+    networks = [measurements.verdicts for row in rows if (measurements := row.measurements.comparable).represents]
     if not networks:
         return ""
     represents = [verdicts["represents"] == REPRESENTS for verdicts in networks]
