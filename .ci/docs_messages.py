@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("benchmark", "karel_env")
+PACKAGES = ("baselines", "benchmark", "karel_env")
 PAGES = ROOT / "docs" / "errors"
 INDEX, FOLDER, DATA = "index.md", "errors/", "messages.js"
 MIN_PARTIAL = 12

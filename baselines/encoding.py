@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from baselines.tokenizer import END, LINE_END, PAD, cell_pairs, vocabulary
+from benchmark.errors import UsageError
 from benchmark.tasks.prompts import INPUT, OUTPUT, PROGRAM
 from karel_env.generation.recipe import Tasks
 from karel_env.language import HEADER, WORDS
@@ -34,11 +35,11 @@ def encode(
     `line_ends`, every line end is one, and those of an output grid belong to it.
 
     Raises:
-        ValueError: worlds of several sizes without line ends.
+        UsageError: worlds of several sizes without line ends.
     """
     ids = vocabulary(cell_pairs(show_under_robot) if pairs else (), line_ends)
     if not line_ends and (tasks.inputs.size != tasks.inputs.cells.shape[-2:]).any():
-        raise ValueError("encode: worlds of several sizes, which only line ends tell apart; set line_ends to true")
+        raise UsageError("encode: worlds of several sizes, which only line ends tell apart; set line_ends to true")
 
     before = _encode_grids(tasks.inputs[:, :shown], show_under_robot, ids, pairs)
     after = _encode_grids(tasks.outputs[:, :shown], show_under_robot, ids, pairs)

@@ -12,6 +12,7 @@ import numpy as np
 import yaml
 
 from baselines.encoding import LOSSES
+from benchmark.errors import UsageError
 from karel_env.command import nearest
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -118,12 +119,12 @@ def find_recipe(name: str) -> Path:
     """Find a recipe file by its path or by the name of a shipped recipe.
 
     Raises:
-        ValueError: no such recipe.
+        UsageError: no such recipe.
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
     if not path.is_file():
         names = sorted(p.stem for p in RECIPES.glob("*.yaml"))
-        raise ValueError(
+        raise UsageError(
             f"recipe {name}: no such file; give the path of a .yaml file, or one of {', '.join(names)}{nearest(name, names)}"
         )
     return path
@@ -133,7 +134,7 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
     """Load a recipe file and apply `changes` such as `optimizer.batch=32`.
 
     Raises:
-        ValueError: an entry is missing, unknown or out of range; the message names the file.
+        UsageError: an entry is missing, unknown or out of range; the message names the file.
     """
     try:
         entry = yaml.safe_load(path.read_bytes())
@@ -144,7 +145,7 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
             model_class=architecture["class"], config=architecture["config"], **entry.pop("optimizer"), **entry
         )
     except (KeyError, TypeError, ValueError, AttributeError, OSError, RecursionError, yaml.YAMLError) as error:
-        raise ValueError(f"{path}: {error}; see baselines/recipes/llama-laptop.yaml") from error
+        raise UsageError(f"{path}: {error}; see baselines/recipes/llama-laptop.yaml") from error
 
 
 def _apply_change(entry: dict[str, Any], change: str) -> None:

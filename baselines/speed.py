@@ -22,7 +22,6 @@ from benchmark.bench.command import TrainingBenchOptions
 from benchmark.cli.declare import parse_options
 from benchmark.cli.dtype_note import measure_slowdown
 from benchmark.command import run_command, silence_libraries
-from benchmark.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -128,6 +127,7 @@ def print_speeds(options: TrainingBenchOptions) -> int:
     # What computes is imported here, after the options are known to be right: it takes 5 s.
     import torch
 
+    from baselines.compilation import report_compilation
     from baselines.recipe import RECIPES, find_recipe, load_recipe
 
     silence_libraries()
@@ -135,12 +135,10 @@ def print_speeds(options: TrainingBenchOptions) -> int:
         torch.set_num_threads(options.threads)
     rows = []
     names = options.recipes or sorted(path.stem for path in RECIPES.glob("*-laptop.yaml"))
-    try:
-        recipes = {name: load_recipe(find_recipe(name)) for name in names}
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+    recipes = {name: load_recipe(find_recipe(name)) for name in names}
     for name, recipe in recipes.items():
-        speed = measure_speed(recipe, options.compile, options.precision, options.steps)
+        with report_compilation():
+            speed = measure_speed(recipe, options.compile, options.precision, options.steps)
         rows.append([
             name, f"{speed.parameters:,}", f"{speed.operations / 1e9:.2f}", f"{speed.tasks:.0f}",
             f"{100 * speed.share:.0f}", f"{speed.throughput / 1e9:.0f} ({speed.dtype})",

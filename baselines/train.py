@@ -18,7 +18,6 @@ from benchmark.cli.dtype_note import note_slow_dtype
 from benchmark.cli.fields import MAX_THREADS, output_dir_option, threads_option
 from benchmark.cli.options import SEED
 from benchmark.command import make_folder, run_command, silence_libraries
-from benchmark.errors import UsageError
 from karel_env.command import integer
 
 MODULE = "baselines.train"
@@ -50,22 +49,21 @@ def run_training(options: TrainOptions, command: str) -> int:
     # What computes is imported here, after the options are known to be right: it takes 5 s.
     import torch
 
+    from baselines.compilation import report_compilation
     from baselines.recipe import find_recipe, load_recipe
     from baselines.trainer import Trainer, train
 
     silence_libraries()
     if options.threads:
         torch.set_num_threads(options.threads)
-    try:
-        recipe = load_recipe(find_recipe(options.recipe), changes)
-        make_folder(options.output_dir, "--output-dir")
-        trainer = Trainer(recipe, options.output_dir, options.compile, options.precision, command)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+    recipe = load_recipe(find_recipe(options.recipe), changes)
+    make_folder(options.output_dir, "--output-dir")
+    trainer = Trainer(recipe, options.output_dir, options.compile, options.precision, command)
     if options.precision == "bf16" and trainer.accelerator.is_main_process:
         note_slow_dtype("bfloat16", trainer.accelerator.device.type, use="--precision no")
     trainer.resume()
-    train(trainer, options.save_every)
+    with report_compilation():
+        train(trainer, options.save_every)
     return 0
 
 

@@ -28,6 +28,7 @@ from baselines.selective_scan import install_selective_scan
 from baselines.tokenizer import PAD, build_tokenizer, cell_pairs, vocabulary
 from benchmark.command import note_results_kept
 from benchmark.environment import gpu_name, package_versions, processor_name
+from benchmark.errors import UsageError
 from benchmark.models.json_files import TRAINING_FILE
 from benchmark.runner.plain_progress import MAX_SECONDS as MAX_SILENT_SECONDS
 from benchmark.tasks.suite import load_suite
@@ -94,7 +95,7 @@ def _group_matrices(matrices: Mapping[str, torch.Tensor], parts: Mapping[str, in
     for part, count in parts.items():
         rows = [len(matrix) for name, matrix in matrices.items() if part in name]
         if not rows or any(num_rows % count for num_rows in rows):
-            raise ValueError(
+            raise UsageError(
                 f"muon_parts: {part}: {count}: the matrices of that name have {rows or 'no'} rows; name matrices whose rows "
                 "are divisible by it"
             )
@@ -143,7 +144,7 @@ class Trainer:
         command: command line, for `training.json`.
 
     Raises:
-        ValueError: the batch is not divisible by the number of processes.
+        UsageError: the batch is not divisible by the number of processes.
     """
 
     def __init__(self, recipe: Recipe, folder: Path, compile_model: bool, precision: str, command: str = "") -> None:
@@ -153,7 +154,7 @@ class Trainer:
         logged = {"log_with": "tensorboard", "project_dir": str(folder)} if find_spec("tensorboardX") else {}
         self.accelerator = Accelerator(mixed_precision=precision, **logged)
         if recipe.batch % self.accelerator.num_processes:
-            raise ValueError(
+            raise UsageError(
                 f"batch {recipe.batch} cannot be shared by {self.accelerator.num_processes} processes; "
                 "use a number of processes that divides it"
             )

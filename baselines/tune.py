@@ -61,6 +61,7 @@ class TuneOptions:
     )
     from_scratch: bool = option(False, "initialise the weights anew")
     precision: str = option("no", "compute in float32, or in bf16 with float32 sums", choices=("no", "bf16"))
+    compile: bool = option(False, "compile the blocks of the model")
     device: str = device_option()
     threads: int = threads_option(of="")
     save_every: int = option(50, "set the steps between saved states", read_with=integer(1, 1_000_000_000), metavar="N")
@@ -79,6 +80,7 @@ def run_tuning(options: TuneOptions, command: str) -> int:
     # What computes is imported here, after the options are known to be right: it takes 5 s.
     import torch
 
+    from baselines.compilation import report_compilation
     from baselines.tuning.tuner import Tuner, TuningSettings, tune
     from benchmark.models.checkpoint import open_checkpoint
     from benchmark.models.interface import ModelSpec
@@ -93,9 +95,10 @@ def run_tuning(options: TuneOptions, command: str) -> int:
     settings = TuningSettings(
         checkpoint.spec, checkpoint.digest, options.task, options.suite, options.dialect, options.steps, options.batch,
         options.learning_rate, options.seed, options.lora, options.from_scratch, options.precision, options.minutes,
-        options.ladder_every,
+        options.ladder_every, options.compile,
     )  # fmt: skip
-    tune(Tuner(checkpoint, settings, options.output_dir, command, device), options.save_every)
+    with report_compilation():
+        tune(Tuner(checkpoint, settings, options.output_dir, command, device), options.save_every)
     return 0
 
 

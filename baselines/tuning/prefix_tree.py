@@ -54,11 +54,6 @@ class Row:
     def __len__(self) -> int:
         return len(self.ids)
 
-    @property
-    def is_single_text(self) -> bool:
-        """Whether each token follows the one before it, so that the plain causal mask is right."""
-        return bool((self.parents == np.arange(-1, len(self) - 1)).all())
-
     def mask(self) -> np.ndarray:
         """bool [T, T], whether token i attends to token j: itself and its ancestors."""
         mask = np.zeros((len(self), len(self)), bool)

@@ -6,6 +6,7 @@ import inspect
 import json
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,12 +18,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from baselines.tuning.prefix_tree import Row, Text, pack
-from baselines.tuning.tree_attention import install, make_blocks
+from baselines.tuning.text_batch import TextBatch, batch_texts
+from baselines.tuning.tree_attention import install, make_blocks, make_causal_mask
 from baselines.tuning.tuning_texts import LADDER_EVERY, TuningTexts, open_texts
 from benchmark.command import note_results_kept
 from benchmark.environment import gpu_name, package_versions, processor_name
 from benchmark.errors import ModelError, UsageError
-from benchmark.models.architecture import build_untrained_copy, cast_weights, load_stored_model
+from benchmark.models.architecture import build_untrained_copy, cast_weights, find_blocks, load_stored_model
 from benchmark.models.checkpoint import Checkpoint
 from benchmark.models.json_files import TRAINING_FILE
 from benchmark.models.tokenizer import load_tokenizer
@@ -60,6 +62,7 @@ class TuningSettings:
         precision: `no` for float32, or `bf16`.
         minutes: time after which the training ends; 0 for no limit.
         ladder_every: of `execute`, every N-th task has the questions of the ladder; 0 for none.
+        compile: whether the blocks of the model are compiled, which changes the last bits of their outputs.
     """
 
     model: str
@@ -76,6 +79,7 @@ class TuningSettings:
     precision: str = "no"
     minutes: float = 0.0
     ladder_every: int = LADDER_EVERY
+    compile: bool = False
 
     def learning_rate_factor(self, progress: float) -> float:
         """Factor on the learning rate at a share of the training."""
@@ -128,9 +132,12 @@ class Tuner:
         self.log: list[dict[str, Any]] = []
         self.recent: dict[str, list[float]] = {}
         self.resume()
-        first = self.texts.groups(range(settings.batch))
-        self._check_context(max(len(text.ids) for group in first for text in group))
-        self.shares_beginnings = honours_masks(self, first)
+        first = [text for group in self.texts.groups(range(settings.batch)) for text in group]
+        self._check_context(max(len(text.ids) for text in first))
+        self.honours_masks = honours_masks(self, first)
+        if settings.compile:
+            for block in find_blocks(self.model, self.model.config):
+                block.compile()
 
     def _check_context(self, most_tokens: int) -> None:
         """Refuse a model whose context is too short for texts of `most_tokens` tokens."""
@@ -147,42 +154,49 @@ class Tuner:
         minutes = self.settings.minutes
         return max(self.step / self.settings.steps, self.seconds / (60 * minutes) if minutes else 0.0)
 
-    def rows(self, step: int) -> list[Row]:
-        """The rows of tokens of a step."""
+    @property
+    def has_rows(self) -> bool:
+        """Whether texts that begin alike share a row of tokens; otherwise each text has a row of a batch."""
+        return self.honours_masks and self.texts.have_beginnings
+
+    def batches(self, step: int) -> Sequence[Row | TextBatch]:
+        """The tokens of a step, each part of which is one pass through the model."""
         batch = self.settings.batch
         groups = self.texts.groups(range(step * batch, (step + 1) * batch))
-        if not self.shares_beginnings:
-            return pack([[text] for group in groups for text in group], 0)
-        return pack(groups, MOST_TOKENS)
+        return pack(groups, MOST_TOKENS) if self.has_rows else batch_texts([text for group in groups for text in group])
 
-    def row_logits(self, row: Row) -> torch.Tensor:
-        """Logits [A, V] that predict the targets of a row."""
+    def logits(self, batch: Row | TextBatch) -> torch.Tensor:
+        """Logits [A, V] that predict the targets of a row or a batch."""
         kwargs: dict[str, Any] = {}
-        if not row.is_single_text:
-            attended = row.mask()
-            mask = torch.zeros((1, 1, len(row), len(row)), dtype=self.dtype, device=self.device)
-            mask.masked_fill_(self._to_device(~attended), torch.finfo(self.dtype).min)
-            kwargs = {"attention_mask": mask, "position_ids": self._to_device(row.positions)[None]}
-            if self.has_tree_attention:
-                kwargs["blocks"] = make_blocks(attended, self.device)
-        return self.head.logits(self._to_device(row.ids)[None], self._to_device(row.sources), **kwargs)
+        ids = self._to_device(batch.ids)
+        if isinstance(batch, TextBatch):
+            if self.has_tree_attention and self.honours_masks and ids.is_cpu:
+                kwargs = {"causal_mask": make_causal_mask(ids.shape[1])}
+            return self.head.logits(ids, self._to_device(batch.sources), **kwargs)
+        attended = batch.mask()
+        mask = torch.zeros((1, 1, len(batch), len(batch)), dtype=self.dtype, device=self.device)
+        mask.masked_fill_(self._to_device(~attended), torch.finfo(self.dtype).min)
+        kwargs = {"attention_mask": mask, "position_ids": self._to_device(batch.positions)[None]}
+        if self.has_tree_attention:
+            kwargs["blocks"] = make_blocks(attended, self.device)
+        return self.head.logits(ids[None], self._to_device(batch.sources), **kwargs)
 
     def _to_device(self, values: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(values).to(self.device)
 
     def train_step(self) -> float:
         """Run one optimiser step; returns the mean loss in nats per target."""
-        rows = self.rows(self.step)
-        num_targets = sum(len(row.targets) for row in rows)
+        batches = self.batches(self.step)
+        num_targets = sum(len(batch.targets) for batch in batches)
         total = 0.0
         for master in self.masters.values():
             master.grad = torch.zeros_like(master)
-        for row in rows:
-            logits = self.row_logits(row).float()
-            losses = torch.nn.functional.cross_entropy(logits, self._to_device(row.targets), reduction="none")
+        for batch in batches:
+            logits = self.logits(batch).float()
+            losses = torch.nn.functional.cross_entropy(logits, self._to_device(batch.targets), reduction="none")
             (losses.sum() / num_targets).backward()
             total += float(losses.detach().sum()) / num_targets
-            for question, loss in zip(row.questions, losses.tolist(), strict=True):
+            for question, loss in zip(batch.questions, losses.tolist(), strict=True):
                 self.recent.setdefault(question, []).append(loss)
             for name, parameter in self.parameters.items():
                 if parameter.grad is not None:
@@ -195,7 +209,7 @@ class Tuner:
         self.optimizer.step()
         self._copy_masters()
         self.step += 1
-        self.tokens += sum(map(len, rows))
+        self.tokens += sum(map(len, batches))
         self.answers += num_targets
         return total
 
@@ -305,10 +319,10 @@ class _SelectiveHead:
 
     def _select(self, module: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         assert self.positions is not None
-        return (arguments[0][:, self.positions], *arguments[1:])
+        return (arguments[0].flatten(0, 1)[None, self.positions], *arguments[1:])
 
     def logits(self, ids: torch.Tensor, positions: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        """Logits [A, V] at A positions of one row of token ids [1, T]."""
+        """Logits [A, V] at A positions of the flattened token ids [N, T]."""
         self.positions = positions
         logits: torch.Tensor = self.model(input_ids=ids, use_cache=False, **kwargs).logits[0]
         return logits
@@ -335,23 +349,20 @@ def _build_model(checkpoint: Checkpoint, settings: TuningSettings) -> Any:
 
 
 @torch.no_grad()
-def honours_masks(tuner: Tuner, groups: list[list[Text]]) -> bool:
-    """Whether a model lets texts share a beginning: positions are its inputs, no window of attention is shorter than a text,
+def honours_masks(tuner: Tuner, texts: Sequence[Text]) -> bool:
+    """Whether a model attends where it is told: positions are its inputs, no window of attention is shorter than a text,
     and the logits of a text do not change with another text of its row."""
-    group = next((group for group in groups if len(group) > 1), None)
-    if group is None:
-        return True
-    longest = max(len(text.ids) for group in groups for text in group)
+    longest = max(len(text.ids) for text in texts)
     if longest > (getattr(tuner.model.config, "sliding_window", None) or longest):
         return False
     network = tuner.model.get_base_model() if tuner.settings.lora else tuner.model
     if "position_ids" not in inspect.signature(network.forward).parameters:
         return False
-    (row,) = pack([group[:2]], 0)
+    (row,) = pack([texts[:2]], 0)
     ids = row.ids.copy()
     ids[row.sources[0]] = (ids[row.sources[0]] + 1) % 7
-    count = len(group[0].ids) - group[0].num_given
-    before, after = (tuner.row_logits(changed)[count:] for changed in (row, replace(row, ids=ids)))
+    count = len(texts[0].ids) - texts[0].num_given
+    before, after = (tuner.logits(changed)[count:] for changed in (row, replace(row, ids=ids)))
     return bool(torch.equal(before, after))
 
 

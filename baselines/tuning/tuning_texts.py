@@ -38,7 +38,13 @@ SENTENCE = "heading sentence"
 
 
 class TuningTexts(Protocol):
-    """Texts by the numbers of their tasks."""
+    """Texts by the numbers of their tasks.
+
+    Attributes:
+        have_beginnings: whether the texts of a group begin alike.
+    """
+
+    have_beginnings: bool
 
     def groups(self, numbers: Sequence[int]) -> list[list[Text]]:
         """Groups of texts, each of which should be in one row of tokens."""
@@ -71,6 +77,8 @@ class Encoder:
 class WriteTexts:
     """Prompts of the trained track, and the programs."""
 
+    have_beginnings = False
+
     def __init__(self, suite: Suite, tokenizer: Any, seed: int) -> None:
         self.encoder, self.seed = Encoder(tokenizer), seed
         self.task_sets = TaskSets(suite)
@@ -93,6 +101,8 @@ class ExecuteTexts:
         ladder_every: every N-th task has the questions, which take three times as many tokens as the sentence; 0 for none.
             All have the sentence. Without the sentence (control flow, or Python) all tasks have the questions.
     """
+
+    have_beginnings = True
 
     def __init__(
         self, suite: Suite, tokenizer: Any, seed: int, dialect: str = KAREL, ladder_every: int = LADDER_EVERY

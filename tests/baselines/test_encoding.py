@@ -8,6 +8,7 @@ from worlds import WORLDS_SUITE
 
 from baselines.encoding import IGNORE_INDEX, encode
 from baselines.tokenizer import build_tokenizer, cell_pairs
+from benchmark.errors import UsageError
 from benchmark.tasks.prompts import prompt_text
 from benchmark.tasks.suite import load_suite, training_tasks
 from benchmark.tasks.suite import test_tasks as tasks_of
@@ -82,7 +83,7 @@ def test_targets_are_the_outputs_with_their_line_ends_and_the_program():
 
 def test_worlds_of_several_sizes_need_line_ends():
     suite = load_suite("control")
-    with pytest.raises(ValueError, match=r"worlds of several sizes.*set line_ends to true"):
+    with pytest.raises(UsageError, match=r"worlds of several sizes.*set line_ends to true"):
         encode(training_tasks(suite, np.arange(4), 1), suite.shown, suite.show_under_robot)
 
 

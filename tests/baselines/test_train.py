@@ -28,6 +28,7 @@ from baselines.recipe import RECIPES, Recipe, find_recipe, load_recipe
 from baselines.speed import measure_speed
 from baselines.tokenizer import END, vocabulary
 from baselines.trainer import Trainer, build_batch, build_optimizers, split_batch
+from benchmark.errors import UsageError
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.huggingface import HuggingFaceModel
 from benchmark.models.interface import ModelSpec
@@ -140,7 +141,7 @@ def program_texts(suite, training):
 
 def test_a_wrong_recipe_names_its_file(recipe):
     recipe.write_text(RECIPE.replace("clip: 1.0", "clap: 1.0"))
-    with pytest.raises(ValueError, match=r"recipe\.yaml.*clap"):
+    with pytest.raises(UsageError, match=r"recipe\.yaml.*clap"):
         load_recipe(recipe)
 
 
@@ -175,7 +176,7 @@ def test_a_recipe_names_the_matrices_that_have_parts(recipe):
     assert (found[2], found[4]) == ([(16, 16)], [(32, 16)])
     assert len(found[1]) == 5
     for wrong in ("{q_proj: 3}", "{no_such: 2}"):
-        with pytest.raises(ValueError, match="muon_parts"):
+        with pytest.raises(UsageError, match="muon_parts"):
             build_optimizers(model, load_recipe(recipe, [f"optimizer.muon_parts={wrong}"]))
 
 
@@ -286,14 +287,14 @@ def test_checkpoints_are_evenly_spaced_in_the_logarithm_of_steps(recipe):
     assert training.checkpoint_steps() == [0, 10, 20, 40, 80, 160, 320, 640]
     assert load_recipe(recipe, ["spacing=log"]).spacing == "log"
     for spacing in ("linear", "0"):
-        with pytest.raises(ValueError, match="expected a number above 0, or log"):
+        with pytest.raises(UsageError, match="expected a number above 0, or log"):
             load_recipe(recipe, [f"spacing={spacing}"])
 
 
 def test_entries_are_changed_by_name(recipe):
     assert load_recipe(recipe, ["optimizer.batch=8", "seed=9"]).batch == 8
     for change, said in (("optimizer.batch", "NAME=VALUE"), ("nothing.batch=1", "nothing"), ("loss=none", "none")):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(UsageError, match=said):
             load_recipe(recipe, [change])
 
 

@@ -18,6 +18,7 @@ import baselines.tune
 from baselines.tuning import tuner as tuning
 from baselines.tuning import tuning_texts
 from baselines.tuning.prefix_tree import Text, pack
+from baselines.tuning.text_batch import TextBatch, batch_texts
 from baselines.tuning.tree_attention import BLOCK
 from baselines.tuning.tuner import Tuner, TuningSettings, tune
 from baselines.tuning.tuning_texts import ExecuteTexts, WriteTexts, asked_pairs, pair_texts
@@ -193,16 +194,16 @@ def test_programs_to_be_written_follow_the_prompts_of_the_trained_track():
 def test_texts_in_one_row_have_the_logits_that_they_have_alone(folder, tmp_path):
     tuner = open_tuner(folder, tmp_path)
     assert tuner.has_tree_attention
-    assert tuner.shares_beginnings
+    assert tuner.has_rows
     groups = tuner.texts.groups(range(2))
     (row,) = pack(groups, 10_000)
     texts = [text for group in groups for text in group]
     assert BLOCK < len(row) < sum(len(text.ids) for text in texts) / 5
     with torch.no_grad():
         alone = [plain_logits(tuner, text) for text in texts]
-        torch.testing.assert_close(tuner.row_logits(row), torch.cat(alone), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(tuner.logits(row), torch.cat(alone), atol=1e-4, rtol=1e-4)
         tuner.has_tree_attention = False
-        torch.testing.assert_close(tuner.row_logits(row), torch.cat(alone), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(tuner.logits(row), torch.cat(alone), atol=1e-4, rtol=1e-4)
     questions = [text.question for text in texts for _ in text.ids[text.num_given :]]
     assert {"heading sentence"} < set(questions) == set(row.questions)
     assert row.questions == questions
@@ -212,27 +213,35 @@ def test_texts_in_one_row_have_the_logits_that_they_have_alone(folder, tmp_path)
 SMALL = {"vocab_size": len(TOKENIZER), "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 GROUPED = {"num_key_value_heads": 1, "intermediate_size": 64}
 OTHER_FAMILIES = {
-    "positions that are learned": (transformers.GPT2Config(**SMALL, n_positions=2048), True, 1),
-    "scores that are capped": (transformers.Gemma2Config(**SMALL, **GROUPED, head_dim=16), False, 1),
-    "a window shorter than a text": (transformers.MistralConfig(**SMALL, **GROUPED, sliding_window=64), True, 12),
-    "distances in place of positions": (transformers.BloomConfig(**SMALL), False, 12),
+    "positions that are learned": (transformers.GPT2Config(**SMALL, n_positions=2048), True, True),
+    "scores that are capped": (transformers.Gemma2Config(**SMALL, **GROUPED, head_dim=16), False, True),
+    "a window shorter than a text": (transformers.MistralConfig(**SMALL, **GROUPED, sliding_window=64), True, False),
+    "distances in place of positions": (transformers.BloomConfig(**SMALL), False, False),
 }
 
 
+@pytest.mark.parametrize("task", ["execute", "write"])
 @pytest.mark.parametrize("name", OTHER_FAMILIES)
-def test_models_of_other_families_share_beginnings_where_they_can(name, tmp_path):
-    config, has_tree_attention, num_rows = OTHER_FAMILIES[name]
+def test_models_of_other_families_give_each_text_the_logits_that_it_has_alone(name, task, tmp_path):
+    config, has_tree_attention, honours_masks = OTHER_FAMILIES[name]
     torch.manual_seed(0)
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
     TOKENIZER.save_pretrained(tmp_path)
-    tuner = open_tuner(tmp_path, tmp_path)
-    rows = tuner.rows(0)
-    assert (tuner.has_tree_attention, len(rows)) == (has_tree_attention, num_rows)
+    tuner = open_tuner(tmp_path, tmp_path, task=task, batch=3)
+    assert (tuner.has_tree_attention, tuner.honours_masks) == (has_tree_attention, honours_masks)
+    assert tuner.has_rows == (honours_masks and task == "execute")
+    texts = [text for group in tuner.texts.groups(range(3)) for text in group]
+    if not tuner.has_rows:
+        texts.sort(key=lambda text: len(text.ids))
+    batches = tuner.batches(0)
+    assert sum(map(len, batches)) <= sum(len(text.ids) for text in texts)
     with torch.no_grad():
-        alone = [plain_logits(tuner, text) for group in tuner.texts.groups([0]) for text in group]
-        torch.testing.assert_close(
-            torch.cat([tuner.row_logits(row) for row in rows]), torch.cat(alone), atol=1e-5, rtol=0
-        )
+        alone = [plain_logits(tuner, text) for text in texts]
+        together = torch.cat([tuner.logits(batch) for batch in batches])
+    torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=0)
+    assert [token for batch in batches for token in batch.targets.tolist()] == [
+        token for text in texts for token in text.ids[text.num_given :]
+    ]
 
 
 def plain_logits(tuner: Tuner, text: Text) -> torch.Tensor:
@@ -241,20 +250,34 @@ def plain_logits(tuner: Tuner, text: Text) -> torch.Tensor:
     return tuner.head.logits(torch.tensor([text.ids]), positions)
 
 
-def test_a_model_that_ignores_masks_gets_every_text_in_a_row_of_its_own(folder, tmp_path, monkeypatch):
+def test_a_model_that_ignores_masks_gets_no_texts_in_one_row(folder, tmp_path, monkeypatch):
     forward = LlamaForCausalLM.forward
     monkeypatch.setattr(LlamaForCausalLM, "forward", forget(forward))
     tuner = open_tuner(folder, tmp_path)
-    assert not tuner.shares_beginnings
-    rows = tuner.rows(0)
-    assert len(rows) == 12
-    assert all(row.is_single_text for row in rows)
+    assert not tuner.honours_masks
+    batches = tuner.batches(0)
+    assert all(isinstance(batch, TextBatch) for batch in batches)
+    assert sum(len(batch.ids) for batch in batches) == 12
+
+
+def test_texts_of_a_batch_are_padded_at_their_end():
+    texts = [Text((*range(1, 6), *[n] * n), 5, str(n)) for n in (30, 1, 12, 3)]
+    batches = batch_texts(texts, most_tokens=64)
+    assert [batch.ids.shape for batch in batches] == [(2, 16), (1, 32), (1, 48)]
+    assert [len(batch) for batch in batches] == [6 + 8, 17, 35]
+    first = batches[0]
+    assert first.ids[0].tolist() == [1, 2, 3, 4, 5, 1, *[0] * 10]
+    assert first.sources.tolist() == [4, 16 + 4, 16 + 5, 16 + 6]
+    assert first.targets.tolist() == [1, 3, 3, 3]
+    assert first.questions == ["1", "3", "3", "3"]
+    # A text that is longer than a batch may be has one of its own.
+    assert [batch.ids.shape for batch in batch_texts(texts, most_tokens=1)] == [(1, 16), (1, 16), (1, 32), (1, 48)]
 
 
 def forget(forward):
     """The forward pass of a model that ignores the mask and the positions that it gets."""
 
-    def run(self, attention_mask=None, position_ids=None, blocks=None, **kwargs):
+    def run(self, attention_mask=None, position_ids=None, blocks=None, causal_mask=None, **kwargs):
         return forward(self, **kwargs)
 
     return run

@@ -10,7 +10,7 @@ from functools import cache
 import pytest
 from page_figures import bounds, decimal, full_bounds, page_text, percent_bounds
 
-from benchmark.artifacts import RECORD, REPRESENTS_RECORD
+from benchmark.artifacts import RECORD
 from benchmark.installation.paths import SOURCE_ROOT
 from benchmark.probing.version4.rotation_protocol import ROTATION_STANDARD
 from benchmark.probing.version4.rotation_verdict import RotationResult
@@ -27,11 +27,12 @@ NETWORKS = {
         for folder in ROWS.glob(f"*/{RECORD}")
         if (record := read_record(folder)).suite.name == suite
         and record.track == TRAINED
-        and (folder.parent / REPRESENTS_RECORD).is_file()
+        and (represents_record := read_measurement(RepresentsRecord, folder.parent)) is not None
+        and not represents_record.few_programs
     )
     for suite in ("laptop", "icml24", "colm24")
 }
-"""Folders of the networks that were trained on a suite of straight-line programs, by suite."""
+"""Folders of the networks that were trained on a suite of straight-line programs and read from all of them, by suite."""
 TEXTS = {name: page_text(name) for name in ("baselines.md", "causal.md", "pretrained.md", "protocol4.md")}
 
 
