@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+CONTEXT = "outputs"
+"""What the targets before the answer belong to, for the losses by question."""
+
 
 @dataclass(frozen=True)
 class Text:
@@ -18,17 +21,27 @@ class Text:
 
     Attributes:
         ids: token ids.
-        num_given: number of tokens at the beginning that have no loss.
+        num_given: number of tokens before the answer.
         question: what is asked, for the losses by question.
+        context: positions before the answer of tokens that have a loss as well.
     """
 
     ids: tuple[int, ...]
     num_given: int
     question: str = ""
+    context: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not 1 <= self.num_given < len(self.ids):
             raise ValueError(f"{self.num_given} of {len(self.ids)} tokens are given; expected at least 1 and not all")
+        if not all(1 <= position < self.num_given for position in self.context):
+            raise ValueError(f"context {self.context}: expected positions from 1 to {self.num_given - 1}")
+
+    @property
+    def targets(self) -> dict[int, str]:
+        """What has a loss: position of the token, and what it belongs to."""
+        answer = range(self.num_given, len(self.ids))
+        return dict.fromkeys(self.context, CONTEXT) | dict.fromkeys(answer, self.question)
 
 
 @dataclass(frozen=True)
@@ -90,11 +103,12 @@ class _Tree:
     def add(self, text: Text) -> None:
         """Add a text."""
         node = -1
+        targets = text.targets
         for position, token in enumerate(text.ids):
-            if position >= text.num_given:
+            if position in targets:
                 self.sources.append(node)
                 self.targets.append(token)
-                self.questions.append(text.question)
+                self.questions.append(targets[position])
             child = self.children.get((node, token))
             if child is None:
                 child = self.children[node, token] = len(self.ids)

@@ -50,9 +50,9 @@ class TextBatch:
         questions: list[str] = []
         for i, text in enumerate(texts):
             ids[i, : len(text.ids)] = text.ids
-            sources += [i * width + position - 1 for position in range(text.num_given, len(text.ids))]
-            targets += text.ids[text.num_given :]
-            questions += [text.question] * (len(text.ids) - text.num_given)
+            sources += [i * width + position - 1 for position in text.targets]
+            targets += [text.ids[position] for position in text.targets]
+            questions += text.targets.values()
         num_tokens = sum(len(text.ids) for text in texts)
         return TextBatch(ids, num_tokens, np.array(sources), np.array(targets), questions)
 

@@ -361,7 +361,7 @@ def honours_masks(tuner: Tuner, texts: Sequence[Text]) -> bool:
     (row,) = pack([texts[:2]], 0)
     ids = row.ids.copy()
     ids[row.sources[0]] = (ids[row.sources[0]] + 1) % 7
-    count = len(texts[0].ids) - texts[0].num_given
+    count = len(texts[0].targets)
     before, after = (tuner.logits(changed)[count:] for changed in (row, replace(row, ids=ids)))
     return bool(torch.equal(before, after))
 

@@ -5,8 +5,9 @@ Task n of a seed is the same in every run, and no pair of world and program is a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,7 +19,7 @@ from benchmark.ladder.ladder_tasks import draw_asked, draw_executed, pose_questi
 from benchmark.ladder.questions import Executions
 from benchmark.models.token_alignment import align_tokens
 from benchmark.tasks.prompt_template import render_prompts
-from benchmark.tasks.prompts import prompt_ids
+from benchmark.tasks.prompts import INPUT, OUTPUT, PROGRAM, prompt_ids
 from benchmark.tasks.suite import Suite
 from benchmark.tasks.task_sets import TaskSets
 from karel_env.execution.interpreter import run
@@ -35,6 +36,8 @@ QUESTIONS_PER_PROGRAM = 1
 LADDER_EVERY = 4
 SENTENCE = "heading sentence"
 """The name of the sentence of `benchmark.causal.execution` among the questions."""
+
+_OUTPUT_WORLD = re.compile(rf"^{OUTPUT}\n(.*?)\n(?={INPUT}$|{PROGRAM}$)", re.DOTALL | re.MULTILINE)
 
 
 class TuningTexts(Protocol):
@@ -75,7 +78,11 @@ class Encoder:
 
 
 class WriteTexts:
-    """Prompts of the trained track, and the programs."""
+    """Prompts of the trained track, and the programs.
+
+    The output worlds of the prompts have a loss too, as in `baselines.train`: the second and third follow from what happened
+    in the first. Input worlds are random.
+    """
 
     have_beginnings = False
 
@@ -87,7 +94,15 @@ class WriteTexts:
         """See `TuningTexts.groups`; each text is a group."""
         tasks = self.task_sets.training(np.asarray(numbers), self.seed)
         prompts, programs = render_prompts(self.task_sets.suite, tasks), program_bodies(tasks.programs)
-        return [[self.encoder.encode(WRITE, *pair)] for pair in zip(prompts, programs, strict=True)]
+        return [[self._text(prompt, program)] for prompt, program in zip(prompts, programs, strict=True)]
+
+    def _text(self, prompt: str, program: str) -> Text:
+        offsets = np.array(self.encoder.tokenizer(prompt, return_offsets_mapping=True)["offset_mapping"])
+        context = [
+            np.flatnonzero((offsets[:, 0] >= start) & (offsets[:, 1] <= end) & (offsets[:, 1] > offsets[:, 0]))
+            for start, end in (match.span(1) for match in _OUTPUT_WORLD.finditer(prompt))
+        ]
+        return replace(self.encoder.encode(WRITE, prompt, program), context=tuple(np.concatenate(context).tolist()))
 
 
 class ExecuteTexts:

@@ -186,7 +186,10 @@ def test_programs_to_be_written_follow_the_prompts_of_the_trained_track():
     task_sets = TaskSets(LAPTOP)
     tasks = task_sets.training(range(4), 3)
     assert not set(tasks.key.tolist()) & set(task_sets.evaluation_keys().tolist())
+    outputs = world_texts(tasks.outputs[:, : LAPTOP.shown].reshape(-1), LAPTOP.show_under_robot)
     for (text,), prompt, i in zip(texts.groups(range(4)), render_prompts(LAPTOP, tasks), range(4), strict=True):
+        scored = TOKENIZER.decode([text.ids[position] for position in text.context])
+        assert "".join(scored.split()) == "".join("".join(outputs[LAPTOP.shown * i : LAPTOP.shown * (i + 1)]).split())
         assert list(text.ids[: text.num_given]) == prompt_ids(TOKENIZER, prompt)
         assert f"def run() {{{read_text(text)[1]}" == tasks.programs.texts()[i]
 
@@ -240,14 +243,13 @@ def test_models_of_other_families_give_each_text_the_logits_that_it_has_alone(na
         together = torch.cat([tuner.logits(batch) for batch in batches])
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=0)
     assert [token for batch in batches for token in batch.targets.tolist()] == [
-        token for text in texts for token in text.ids[text.num_given :]
+        text.ids[position] for text in texts for position in text.targets
     ]
 
 
 def plain_logits(tuner: Tuner, text: Text) -> torch.Tensor:
-    """The logits before each answer token of a text."""
-    positions = torch.arange(text.num_given - 1, len(text.ids) - 1)
-    return tuner.head.logits(torch.tensor([text.ids]), positions)
+    """The logits before each target of a text."""
+    return tuner.head.logits(torch.tensor([text.ids]), torch.tensor([position - 1 for position in text.targets]))
 
 
 def test_a_model_that_ignores_masks_gets_no_texts_in_one_row(folder, tmp_path, monkeypatch):
@@ -329,8 +331,8 @@ def test_a_resumed_run_is_the_same_run(folder, tmp_path, monkeypatch):
     assert first == second
     training = json.loads((tmp_path / "stopped" / "training.json").read_text())
     assert (training["tasks_seen"], training["step"], training["recipe"]["suite"]) == (10, 5, "laptop")
-    assert [list(entry["questions"]) for entry in training["log"]] == [["write"]]
-    assert training["tokens_seen"] > 5 * training["targets_seen"] > 0
+    assert [list(entry["questions"]) for entry in training["log"]] == [["outputs", "write"]]
+    assert training["tokens_seen"] > 2 * training["targets_seen"] > 0
     model = HuggingFaceModel(open_checkpoint(ModelSpec("path", str(tmp_path / "entire"))))
     assert len(model.generate(["program\ndef run() {"], 4)) == 1
     assert "prefix_tree" not in (tmp_path / "entire" / "config.json").read_text()
