@@ -50,8 +50,12 @@ def represents(row: str) -> RotationResult:
 
 
 @pytest.mark.parametrize(
-    "row", ["2026-11-28_smollm2-135m-instruct", "2026-11-28_gemma-3-270m", "2026-11-29_smollm2-135m-executes"]
-)
+    "row",
+    [
+        "2026-11-28_smollm2-135m-instruct", "2026-11-28_gemma-3-270m", "2026-11-30_qwen2.5-coder-0.5b-instruct",
+        "2026-11-29_smollm2-135m-executes",
+    ],
+)  # fmt: skip
 def test_pretrained_md_has_the_figures_of_the_rows(row):
     text, figures = (DOCS / "pretrained.md").read_text(), represents(row)
     for name in ("skill", "delta", "pose_delta", "arithmetic"):
