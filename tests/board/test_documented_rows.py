@@ -62,6 +62,26 @@ def test_pretrained_md_has_the_figures_of_the_rows(row):
         assert bounds(getattr(figures, name), "+") in text, name
 
 
+def test_pretrained_md_has_the_row_of_the_model_that_was_trained_to_write():
+    row = ROWS / "2026-11-30_smollm2-135m-writes"
+    figures, record, page = represents(row.name), read_record(row / RECORD), TEXTS["pretrained.md"]
+    shown, held_out = (percent_bounds(e, "%") for e in (record.accuracy.shown, record.accuracy.held_out))
+    num_programs = round(record.accuracy.distinct * record.accuracy.shown.n)
+    assert f"| {shown}, with {num_programs} different programs, all valid |" in page
+    assert f"| solves, held-out example | {held_out} |" in page
+    assert record.accuracy.valid.value == 1
+    assert f"| {figures.verdict}: {figures.reason} |" in page
+    for title, name in {
+        "skill of rotation": "skill", "delta": "delta", "pose delta": "pose_delta", "arithmetic": "arithmetic",
+    }.items():  # fmt: skip
+        assert f"| {title} | {bounds(getattr(figures, name), '+')} |" in page
+    counts = ", ".join(decimal(figures.label_skills[name]) for name in ("lr11", "pu"))
+    assert f"skill | {counts} |" in page
+    for title, name in (("rotation", "skill"), ("executed record", "record_skill")):
+        values = ", ".join(decimal(getattr(word, name), places=2) for word in figures.curve)
+        assert f"| {values} |" in page, title
+
+
 def test_pretrained_md_has_the_answers_of_the_code_model():
     row = ROWS / "2026-11-30_qwen2.5-coder-0.5b-instruct"
     accuracy = read_record(row / RECORD).accuracy
