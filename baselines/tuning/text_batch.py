@@ -14,7 +14,7 @@ import numpy as np
 from baselines.tuning.prefix_tree import Text
 
 MOST_TOKENS = 3072
-"""Tokens of a batch, with padding; activations take some 2 MB per token in a model of 135M parameters."""
+"""Tokens of a batch, with padding: those of 16 prompts of `laptop`."""
 LENGTH_STEP = 16
 """T is a multiple of it, so that a compiled model meets few shapes."""
 
@@ -41,9 +41,10 @@ class TextBatch:
         return self.num_tokens
 
     @staticmethod
-    def of(texts: Sequence[Text]) -> TextBatch:
-        """The batch of some texts."""
-        width = _padded(max(len(text.ids) for text in texts))
+    def of(texts: Sequence[Text], context: int | None = None) -> TextBatch:
+        """The batch of some texts, padded to the length of the longest, rounded up to at most `context`."""
+        longest = max(len(text.ids) for text in texts)
+        width = _padded(longest) if context is None else max(longest, min(_padded(longest), context))
         ids = np.zeros((len(texts), width), np.int64)
         sources: list[int] = []
         targets: list[int] = []
@@ -57,14 +58,20 @@ class TextBatch:
         return TextBatch(ids, num_tokens, np.array(sources), np.array(targets), questions)
 
 
-def batch_texts(texts: Sequence[Text], most_tokens: int = MOST_TOKENS) -> list[TextBatch]:
-    """Texts in batches of at most `most_tokens` tokens, shortest first; a longer text has a batch of its own."""
+def batch_texts(texts: Sequence[Text], context: int | None = None, most_tokens: int = MOST_TOKENS) -> list[TextBatch]:
+    """Texts in batches of at most `most_tokens` tokens, shortest first; a longer text has a batch of its own.
+
+    Args:
+        texts: the texts.
+        context: number of tokens that the model takes, which padding does not exceed; None if it has no limit.
+        most_tokens: tokens of a batch, with padding.
+    """
     parts: list[list[Text]] = []
     for text in sorted(texts, key=lambda text: len(text.ids)):
         if not parts or _padded(len(text.ids)) * (len(parts[-1]) + 1) > most_tokens:
             parts.append([])
         parts[-1].append(text)
-    return [TextBatch.of(part) for part in parts]
+    return [TextBatch.of(part, context) for part in parts]
 
 
 def _padded(length: int) -> int:

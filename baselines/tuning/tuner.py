@@ -141,10 +141,9 @@ class Tuner:
 
     def _check_context(self, most_tokens: int) -> None:
         """Refuse a model whose context is too short for texts of `most_tokens` tokens."""
-        context = getattr(self.model.config, "max_position_embeddings", None)
-        if context is not None and context < most_tokens:
+        if self.context is not None and self.context < most_tokens:
             raise ModelError(
-                f"{self.settings.model}: context of {context} tokens, but a text of suite {self.settings.suite} has "
+                f"{self.settings.model}: context of {self.context} tokens, but a text of suite {self.settings.suite} has "
                 f"{most_tokens}; choose a suite with smaller worlds or a model with a longer context"
             )
 
@@ -155,6 +154,11 @@ class Tuner:
         return max(self.step / self.settings.steps, self.seconds / (60 * minutes) if minutes else 0.0)
 
     @property
+    def context(self) -> int | None:
+        """Number of tokens that the model takes; None if its configuration names no limit."""
+        return getattr(self.model.config, "max_position_embeddings", None)
+
+    @property
     def has_rows(self) -> bool:
         """Whether texts that begin alike share a row of tokens; otherwise each text has a row of a batch."""
         return self.honours_masks and self.texts.have_beginnings
@@ -163,7 +167,9 @@ class Tuner:
         """The tokens of a step, each part of which is one pass through the model."""
         batch = self.settings.batch
         groups = self.texts.groups(range(step * batch, (step + 1) * batch))
-        return pack(groups, MOST_TOKENS) if self.has_rows else batch_texts([text for group in groups for text in group])
+        if self.has_rows:
+            return pack(groups, MOST_TOKENS)
+        return batch_texts([text for group in groups for text in group], self.context)
 
     def logits(self, batch: Row | TextBatch) -> torch.Tensor:
         """Logits [A, V] that predict the targets of a row or a batch."""

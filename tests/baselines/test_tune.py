@@ -272,6 +272,8 @@ def test_texts_of_a_batch_are_padded_at_their_end():
     assert first.sources.tolist() == [4, 16 + 4, 16 + 5, 16 + 6]
     assert first.targets.tolist() == [1, 3, 3, 3]
     assert first.questions == ["1", "3", "3", "3"]
+    # Padding does not exceed the positions that a model has.
+    assert [batch.ids.shape for batch in batch_texts(texts, context=36, most_tokens=64)] == [(2, 16), (1, 32), (1, 36)]
     # A text that is longer than a batch may be has one of its own.
     assert [batch.ids.shape for batch in batch_texts(texts, most_tokens=1)] == [(1, 16), (1, 16), (1, 32), (1, 48)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 from collections import Counter
@@ -80,6 +81,23 @@ def test_pretrained_md_has_the_row_of_the_model_that_was_trained_to_write():
     for title, name in (("rotation", "skill"), ("executed record", "record_skill")):
         values = ", ".join(decimal(getattr(word, name), places=2) for word in figures.curve)
         assert f"| {values} |" in page, title
+
+
+def test_pretrained_md_compares_it_with_the_series_of_gpts():
+    with open(DOCS / "emergence" / "gpt-laptop" / "points.csv", newline="") as file:
+        points = list(csv.DictReader(file))
+    solved, deltas = (
+        {
+            tasks: sorted(float(point[column]) for point in points if point["tasks"] == str(tasks))
+            for tasks in (8064, 32000)
+        }
+        for column in ("shown", "rotation_delta")
+    )
+    assert len(solved[8064]) == len(solved[32000]) == 5
+    first, later = (f"{100 * values[0]:.1f} to {100 * values[-1]:.1f}%" for values in solved.values())
+    assert f"solve {first} after as many tasks (8,064), and {later} after 32,000" in TEXTS["pretrained.md"]
+    said = f"(delta {decimal(deltas[32000][-1])} to {decimal(deltas[32000][0])} after 32,000 tasks)"
+    assert said in TEXTS["pretrained.md"]
 
 
 def test_pretrained_md_has_the_answers_of_the_code_model():
