@@ -84,8 +84,7 @@ def test_pretrained_md_has_the_row_of_the_model_that_was_trained_to_write():
 
 
 def test_pretrained_md_compares_it_with_the_series_of_gpts():
-    with open(DOCS / "emergence" / "gpt-laptop" / "points.csv", newline="") as file:
-        points = list(csv.DictReader(file))
+    points = list(csv.DictReader((DOCS / "emergence" / "gpt-laptop" / "points.csv").read_text().splitlines()))
     solved, deltas = (
         {
             tasks: sorted(float(point[column]) for point in points if point["tasks"] == str(tasks))
