@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-CONTEXT = "outputs"
-"""What the targets before the answer belong to, for the losses by question."""
+OUTPUTS = "outputs"
+"""What the targets in a prompt belong to, for the losses by question."""
 
 
 @dataclass(frozen=True)
@@ -23,25 +23,25 @@ class Text:
         ids: token ids.
         num_given: number of tokens before the answer.
         question: what is asked, for the losses by question.
-        context: positions before the answer of tokens that have a loss as well.
+        outputs: positions of the output worlds of a prompt, if their tokens have a loss as well.
     """
 
     ids: tuple[int, ...]
     num_given: int
     question: str = ""
-    context: tuple[int, ...] = ()
+    outputs: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not 1 <= self.num_given < len(self.ids):
             raise ValueError(f"{self.num_given} of {len(self.ids)} tokens are given; expected at least 1 and not all")
-        if not all(1 <= position < self.num_given for position in self.context):
-            raise ValueError(f"context {self.context}: expected positions from 1 to {self.num_given - 1}")
+        if not all(1 <= position < self.num_given for position in self.outputs):
+            raise ValueError(f"outputs {self.outputs}: expected positions from 1 to {self.num_given - 1}")
 
     @property
     def targets(self) -> dict[int, str]:
         """What has a loss: position of the token, and what it belongs to."""
         answer = range(self.num_given, len(self.ids))
-        return dict.fromkeys(self.context, CONTEXT) | dict.fromkeys(answer, self.question)
+        return dict.fromkeys(self.outputs, OUTPUTS) | dict.fromkeys(answer, self.question)
 
 
 @dataclass(frozen=True)

@@ -51,9 +51,10 @@ class TextBatch:
         questions: list[str] = []
         for i, text in enumerate(texts):
             ids[i, : len(text.ids)] = text.ids
-            sources += [i * width + position - 1 for position in text.targets]
-            targets += [text.ids[position] for position in text.targets]
-            questions += text.targets.values()
+            for position, question in text.targets.items():
+                sources.append(i * width + position - 1)
+                targets.append(text.ids[position])
+                questions.append(question)
         num_tokens = sum(len(text.ids) for text in texts)
         return TextBatch(ids, num_tokens, np.array(sources), np.array(targets), questions)
 

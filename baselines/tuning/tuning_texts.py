@@ -98,11 +98,11 @@ class WriteTexts:
 
     def _text(self, prompt: str, program: str) -> Text:
         offsets = np.array(self.encoder.tokenizer(prompt, return_offsets_mapping=True)["offset_mapping"])
-        context = [
+        outputs = [
             np.flatnonzero((offsets[:, 0] >= start) & (offsets[:, 1] <= end) & (offsets[:, 1] > offsets[:, 0]))
             for start, end in (match.span(1) for match in _OUTPUT_WORLD.finditer(prompt))
         ]
-        return replace(self.encoder.encode(WRITE, prompt, program), context=tuple(np.concatenate(context).tolist()))
+        return replace(self.encoder.encode(WRITE, prompt, program), outputs=tuple(np.concatenate(outputs).tolist()))
 
 
 class ExecuteTexts:

@@ -8,31 +8,16 @@ import sys
 
 import pytest
 import torch
-from byte_pairs import byte_pairs
+from tiny_tuner import open_tuner, save_tiny_llama
 from torch._dynamo.exc import BackendCompilerFailed
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from baselines.compilation import report_compilation
-from baselines.tuning.tuner import Tuner, TuningSettings
 from benchmark.errors import UsageError
-from benchmark.models.checkpoint import open_checkpoint
-from benchmark.models.interface import ModelSpec
-
-TOKENIZER = byte_pairs()
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A tiny network with a sub-word tokenizer."""
-    path = tmp_path_factory.mktemp("tiny")
-    config = LlamaConfig(
-        vocab_size=len(TOKENIZER), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, max_position_embeddings=2048, eos_token_id=TOKENIZER.eos_token_id,
-    )  # fmt: skip
-    torch.manual_seed(3)
-    LlamaForCausalLM(config).save_pretrained(path)
-    TOKENIZER.save_pretrained(path)
-    return path
+    return save_tiny_llama(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.mark.slow
@@ -41,15 +26,8 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize("task", ["write", "execute"])
 def test_compiled_blocks_have_the_same_losses(folder, tmp_path, task):
     """Half a minute to a minute of compiling."""
-    checkpoint = open_checkpoint(ModelSpec("path", str(folder)))
     plain, compiled = (
-        Tuner(
-            checkpoint,
-            TuningSettings(
-                checkpoint.spec, checkpoint.digest, task, "laptop", "karel", 6, 1, 0.02, 5, compile=is_compiled
-            ),
-            tmp_path,
-        )
+        open_tuner(folder, tmp_path, task=task, learning_rate=0.02, compile=is_compiled)
         for is_compiled in (False, True)
     )
     for _ in range(3):

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
-from dataclasses import replace
 from importlib.util import find_spec
 
 import pytest
 import torch
 import transformers
-from byte_pairs import byte_pairs
 from safetensors.torch import load_file
-from transformers import LlamaConfig, LlamaForCausalLM
+from tiny_tuner import TOKENIZER, open_tuner, save_tiny_llama
+from transformers import LlamaForCausalLM
 
 import baselines.tune
 from baselines.tuning import tuner as tuning
@@ -20,7 +19,7 @@ from baselines.tuning import tuning_texts
 from baselines.tuning.prefix_tree import Text, pack
 from baselines.tuning.text_batch import TextBatch, batch_texts
 from baselines.tuning.tree_attention import BLOCK
-from baselines.tuning.tuner import Tuner, TuningSettings, tune
+from baselines.tuning.tuner import Tuner, tune
 from baselines.tuning.tuning_texts import ExecuteTexts, WriteTexts, asked_pairs, pair_texts
 from benchmark.causal.execution.heading_tasks import ANSWERS, derive_heading_tasks
 from benchmark.ladder.ladder_tasks import describe, draw_ladder
@@ -36,28 +35,13 @@ from karel_env.syntax.dialects import DIALECTS, parse_program
 from karel_env.world import world_texts
 
 LAPTOP = load_suite("laptop")
-TOKENIZER = byte_pairs()
 HEADINGS = "^>v<"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A tiny network with a sub-word tokenizer."""
-    path = tmp_path_factory.mktemp("tiny")
-    config = LlamaConfig(
-        vocab_size=len(TOKENIZER), hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=2048, eos_token_id=TOKENIZER.eos_token_id,
-    )  # fmt: skip
-    torch.manual_seed(3)
-    LlamaForCausalLM(config).save_pretrained(path)
-    TOKENIZER.save_pretrained(path)
-    return path
-
-
-def open_tuner(folder, output, **changes) -> Tuner:
-    checkpoint = open_checkpoint(ModelSpec("path", str(folder)))
-    settings = TuningSettings(checkpoint.spec, checkpoint.digest, "execute", "laptop", "karel", 6, 1, 0.002, 5)
-    return Tuner(checkpoint, replace(settings, **changes), output)
+    return save_tiny_llama(tmp_path_factory.mktemp("tiny"))
 
 
 def read_text(text: Text) -> tuple[str, str]:
@@ -188,7 +172,7 @@ def test_programs_to_be_written_follow_the_prompts_of_the_trained_track():
     assert not set(tasks.key.tolist()) & set(task_sets.evaluation_keys().tolist())
     outputs = world_texts(tasks.outputs[:, : LAPTOP.shown].reshape(-1), LAPTOP.show_under_robot)
     for (text,), prompt, i in zip(texts.groups(range(4)), render_prompts(LAPTOP, tasks), range(4), strict=True):
-        scored = TOKENIZER.decode([text.ids[position] for position in text.context])
+        scored = TOKENIZER.decode([text.ids[position] for position in text.outputs])
         assert "".join(scored.split()) == "".join("".join(outputs[LAPTOP.shown * i : LAPTOP.shown * (i + 1)]).split())
         assert list(text.ids[: text.num_given]) == prompt_ids(TOKENIZER, prompt)
         assert f"def run() {{{read_text(text)[1]}" == tasks.programs.texts()[i]
