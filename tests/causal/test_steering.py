@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from agreement import loaded
-from families import cases, family_params, save
+from families import FAMILIES, cases, family_params, save
 
 from baselines.lstm import LstmConfig, LstmForCausalLM
 from baselines.tokenizer import build_tokenizer
@@ -16,7 +16,7 @@ from benchmark.causal.shams import run_shams
 from benchmark.models.steering import open_steerable, transformer
 from benchmark.models.steering.words import NEXT_WORDS
 
-ARCHITECTURES = ("gpt2", "gpt-neo", "gpt-neox", "gpt-j", "codegen", "opt", "llama", "qwen3", "gemma3", "mamba", "jamba")
+ARCHITECTURES = tuple(FAMILIES)
 QUICK = ("gpt2", "gpt-neo", "llama", "gemma3", "mamba")
 """One each with positions as embeddings, with a window of attention, rotated, with both, and without attention."""
 PREFIXES = ["move(); turn_left(); move();", "turn_right(); put_marker(); move();", "move(); move(); turn_right();"]

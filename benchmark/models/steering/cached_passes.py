@@ -26,16 +26,21 @@ def is_plain(cache: Any) -> bool:
     )
 
 
-def reserve(cache: Any) -> None:
-    """Have a plain cache write the next `RESERVED_TOKENS` tokens in place of copying all that is cached."""
+def reserve(cache: Any, width: int = 1) -> None:
+    """Have a plain cache write in place of copying all that is cached.
+
+    Args:
+        cache: the cache.
+        width: tokens of a pass; there is space for these, or for `RESERVED_TOKENS` where that is more.
+    """
     for layer in cache.layers:
-        layer.update = _update_in_place(layer)
+        layer.update = _update_in_place(layer, max(RESERVED_TOKENS, width))
 
 
-def _update_in_place(layer: Any) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
+def _update_in_place(layer: Any, space: int) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
     # Not a reference of the layer to itself, which would keep its memory until garbage is collected.
     owner = weakref.ref(layer)
-    buffers = [_with_space(part) for part in (layer.keys, layer.values)]
+    buffers = [_with_space(part, space) for part in (layer.keys, layer.values)]
     length = layer.keys.shape[-2]
     layer.keys, layer.values = (buffer[..., :length, :] for buffer in buffers)
 
@@ -57,10 +62,10 @@ def _update_in_place(layer: Any) -> Callable[..., tuple[torch.Tensor, torch.Tens
     return update
 
 
-def _with_space(part: torch.Tensor) -> torch.Tensor:
+def _with_space(part: torch.Tensor, space: int) -> torch.Tensor:
     """A copy of [..., tokens, D] with space for more tokens."""
     *rest, tokens, width = part.shape
-    buffer = part.new_empty((*rest, tokens + RESERVED_TOKENS, width))
+    buffer = part.new_empty((*rest, tokens + space, width))
     buffer[..., :tokens, :] = part
     return buffer
 

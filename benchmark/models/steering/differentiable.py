@@ -57,7 +57,7 @@ class DifferentiableTokens:
 
 
 def _open_pass(group: Any, site: int) -> _GradientPass:
-    if group.copies > 1:
+    if group.has_several_tokens:
         raise ModelError("a word has several tokens; a subspace is trained on models with one token per word")
     if isinstance(group, RecurrentGroup):
         return _RecurrentPass(group, site)

@@ -183,6 +183,7 @@ class SteerableRecurrent(SteerableTransformer):
     ) -> None:
         super().__init__(model, continuations)
         self.network = network
+        self.reads_trees = False
         self.sites = (*(f"recurrent state {i}" for i in range(network.num_layers)), "all recurrent states")
 
     def _prompt_key(self, item: PrefixTokens) -> tuple[int, ...]:
@@ -236,7 +237,7 @@ class RecurrentGroup(PrefixGroup):
     @torch.inference_mode()
     def complete(self, max_new_words: int) -> list[str] | None:
         """See `PrefixGroup.complete`."""
-        if self.copies > 1 or self.tail.shape[1]:
+        if self.has_several_tokens:
             return None
         words = torch.tensor([word[0] for word in self.tokens[0].words], device=self.model.device)
         state, ids = self.before[AT_PREFIX], self.prefix_ids[:, -1:]

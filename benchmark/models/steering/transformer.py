@@ -1,8 +1,9 @@
 """Replace the input of a block at one token.
 
 A prompt is read once for all its prefixes, and what precedes the last token of the prefix is cached; an edit then costs a
-pass over that token alone. Without a cache that can be cropped, every pass reads the full text. Prefixes are grouped so
-that no token needs padding after the prompt.
+pass over that token alone, and over the tokens of continuations of several tokens, which are a tree where the model
+attends as a mask says. Without a cache that can be cropped, every pass reads the full text. Prefixes are grouped so that
+no token needs padding after the prompt.
 
 Letters: `B` prefixes, `C` continuations, `D` width of a site, `V` vocabulary, `G` see `words`.
 """
@@ -21,6 +22,7 @@ from benchmark.errors import ModelError
 from benchmark.models.huggingface import CACHE_OUTPUTS, PADDING_SENSITIVE_TYPES, HuggingFaceModel
 from benchmark.models.json_files import key_width
 from benchmark.models.steering.cached_passes import is_plain, recorded_outputs, reserve, restored, skipped_blocks
+from benchmark.models.steering.continuation_tree import ContinuationTree
 from benchmark.models.steering.hooks import PassHooks, hook_blocks
 from benchmark.models.steering.words import (
     AT_PREFIX,
@@ -42,6 +44,9 @@ _MAX_ROWS = 256
 """Largest number of rows of one forward pass."""
 _TYPICAL_TOKENS, _MAX_CACHE_BYTES = 256, 1 << 28
 """Tokens of a prompt, and bytes of the cache, by which the rows of a pass are limited."""
+_MAX_CHECKED_ROWS = 4
+_TREE_TOLERANCE, _HALF_TREE_TOLERANCE = 1e-3, 0.3
+"""Largest difference in nats of the scores of a tree and of a row per continuation, in float32 and in types of 16 bits."""
 
 
 PrefixAlignment = tuple[list[int], tuple[tuple[int, ...], ...]]
@@ -67,17 +72,21 @@ class SteerableTransformer:
         self.prefix_tokens: dict[str, PrefixAlignment] = {}
         self.is_line_enough: bool | None = None
         self.is_skippable: dict[int, bool] = {}
+        self.reads_trees: bool | None = None
         self.has_solved_examples = self.continuations != NEXT_WORDS
 
     def prepare(self, prompts: Sequence[str], prefixes: Sequence[str]) -> PreparedTokens:
         """See `SteerableModel.prepare`."""
         tokens = [self._tokens(prompt, prefix) for prompt, prefix in zip(prompts, prefixes, strict=True)]
-        groups: dict[tuple[int, ...], list[int]] = {}
+        if self.reads_trees is None:
+            self.reads_trees = self._try_tree([item for item in tokens if num_copies(item) > 1])
+        groups: dict[tuple[Any, ...], list[int]] = {}
         for row, item in enumerate(tokens):
-            groups.setdefault((len(item.prefix), *self._prompt_key(item)), []).append(row)
+            groups.setdefault((item.words, *self._length_key(item), *self._prompt_key(item)), []).append(row)
         parts = []
         for rows in groups.values():
-            step = max(1, self.batch_rows // num_copies(tokens[rows[0]]))
+            first = tokens[rows[0]]
+            step = max(1, self.batch_rows // (1 if self._is_tree(first) else num_copies(first)))
             for start in range(0, len(rows), step):
                 chunk = rows[start : start + step]
                 parts.append((np.array(chunk), self._prepare_group([tokens[i] for i in chunk])))
@@ -131,17 +140,54 @@ class SteerableTransformer:
         padded = self.model.model.config.model_type not in PADDING_SENSITIVE_TYPES
         return () if padded and not self.has_solved_examples else (len(item.prompt),)
 
+    def _length_key(self, item: PrefixTokens) -> tuple[int, ...]:
+        """What prefixes of one group share: their length, unless they are read with a tree, whose mask leaves padding out."""
+        return () if self._is_tree(item) else (len(item.prefix),)
+
+    def _is_tree(self, item: PrefixTokens) -> bool:
+        """Whether the continuations of a prefix are read as a tree."""
+        return bool(self.reads_trees) and num_copies(item) > 1
+
+    def _try_tree(self, tokens: Sequence[PrefixTokens]) -> bool | None:
+        """Whether a tree gives the first of some prefixes the scores of a row per continuation; None without prefixes."""
+        if not tokens:
+            return None
+        first = tokens[0]
+        alike = [t for t in tokens if (t.words, self._prompt_key(t)) == (first.words, self._prompt_key(first))]
+        checked = alike[:_MAX_CHECKED_ROWS]
+        copies = [PrefixGroup(self, [item]) for item in checked]
+        if not self.model.takes_position_ids or not all(is_plain(group.cache) for group in copies):
+            return False
+        tree = PrefixGroup(self, checked, ContinuationTree.of(first.words))
+        try:
+            scores = tree.score(0, None, AT_PREFIX, None)[0]
+        except (AttributeError, IndexError, NotImplementedError, RuntimeError, TypeError, ValueError):
+            return False  # a network or an attention function that takes no mask of every query and key
+        expected = np.concatenate([group.score(0, None, AT_PREFIX, None)[0] for group in copies])
+        is_float32 = self.model.model.dtype == torch.float32
+        tolerance = _TREE_TOLERANCE if is_float32 else _HALF_TREE_TOLERANCE
+        return bool(np.abs(scores - expected).max() <= tolerance)
+
     def _prepare_group(self, tokens: Sequence[PrefixTokens]) -> PrefixGroup:
-        return PrefixGroup(self, tokens)
+        tree = ContinuationTree.of(tokens[0].words) if self._is_tree(tokens[0]) else None
+        return PrefixGroup(self, tokens, tree)
 
 
 class PrefixGroup:
-    """Prefixes of one number of tokens after their prompts, with what precedes the last token cached."""
+    """Prefixes after their prompts, with what precedes their last token cached.
 
-    def __init__(self, owner: SteerableTransformer, tokens: Sequence[PrefixTokens]) -> None:
-        self.owner, self.model, self.tokens = owner, owner.model, tokens
-        self.copies = num_copies(tokens[0])
-        self.natural: dict[str, list[np.ndarray]] = {}
+    Args:
+        owner: the model.
+        tokens: the prefixes, all with the same continuations, and without a tree of one length.
+        tree: the continuations as a tree; None for a row per continuation where they have several tokens.
+    """
+
+    def __init__(
+        self, owner: SteerableTransformer, tokens: Sequence[PrefixTokens], tree: ContinuationTree | None = None
+    ) -> None:
+        self.owner, self.model, self.tokens, self.tree = owner, owner.model, tokens, tree
+        self.copies = 1 if tree is not None else num_copies(tokens[0])
+        self.natural: dict[str, list[torch.Tensor]] = {}
         self.outputs: list[Any] = []
         with torch.inference_mode():
             self._read_prompts()
@@ -156,8 +202,8 @@ class PrefixGroup:
         beginning = self._read_beginning(ids)
         start = 0 if beginning is None else beginning.get_seq_length()
         self.prompt_cache = self._fill(beginning, ids[:, start:-1], mask[:, :-1])
-        self.prefix_ids = torch.tensor([item.prefix for item in self.tokens], device=self.model.device)
-        self.prefix_ids = self.prefix_ids.repeat_interleave(self.copies, 0)
+        prefixes = self.model.pad_prompts([item.prefix for item in self.tokens])
+        self.prefix_ids, self.prefix_mask = (part.repeat_interleave(self.copies, 0) for part in prefixes)
         self.tail = self._tails()
         self.cache = None
         if self.prompt_cache is not None:
@@ -165,7 +211,7 @@ class PrefixGroup:
             head = torch.cat([self.ids[:, -1:], self.prefix_ids[:, :-1]], 1)
             self.cache = self._fill(cache, head, self._mask(head.shape[1] - 1))
             if is_plain(self.cache):
-                reserve(self.cache)
+                reserve(self.cache, 1 + self.tail.shape[1])
 
     def _read_beginning(self, ids: torch.Tensor) -> Any:
         """A cache over the common beginning of prompts [B, T] of one length, read for one of them; None without one."""
@@ -180,17 +226,21 @@ class PrefixGroup:
 
     def _mask(self, extra: int) -> torch.Tensor:
         """Attention mask of the prompts and `extra` tokens after them."""
-        return torch.cat([self.mask, self.mask.new_ones(len(self.mask), extra)], 1)
+        after = self.mask.new_ones(len(self.mask), max(0, extra - self.prefix_mask.shape[1]))
+        return torch.cat([self.mask, self.prefix_mask[:, :extra], after], 1)
 
     def _tails(self) -> torch.Tensor:
-        """int64 [B * G, width], tokens of the continuations but their last, padded at the end."""
+        """int64 [B * G, width], tokens of the continuations but their last: nodes of the tree, or padded at the end."""
+        if self.tree is not None:
+            return self.tree.ids.to(self.model.device).expand(len(self.tokens), -1)
         width = max(len(word) for word in self.tokens[0].words) - 1
         rows = [list(word[:-1]) for item in self.tokens for word in item.words[: self.copies]]
         padded = [row + [self.model.padding_id] * (width - len(row)) for row in rows]
         return torch.tensor(padded, dtype=torch.long, device=self.model.device).reshape(len(rows), width)
 
     def _fill(self, cache: Any, ids: torch.Tensor, mask: torch.Tensor) -> Any:
-        """Run tokens after a cache and return the longer cache; None if it cannot be cropped again."""
+        """Run tokens after a cache and return the longer cache; None if its rows cannot be selected, or it cannot be
+        cropped again."""
         if ids.shape[1] == 0:
             return cache
         model = self.model
@@ -200,6 +250,8 @@ class PrefixGroup:
         )
         filled = next((c for name in CACHE_OUTPUTS if (c := getattr(output, name, None)) is not None), None)
         if filled is None or not getattr(filled, "is_croppable", False):
+            return None
+        if not all(hasattr(layer, "batch_select_indices") for layer in filled.layers):
             return None
         if cache is None:
             filled.activate_past_recording()
@@ -212,20 +264,38 @@ class PrefixGroup:
         selected.batch_select_indices(self.rows.cpu() if is_spread else self.rows)
         return selected
 
+    @property
+    def has_several_tokens(self) -> bool:
+        """Whether a continuation has more than one token."""
+        return self.copies > 1 or self.tail.shape[1] > 0
+
     def states(self, position: str) -> list[np.ndarray]:
         """Inputs of the blocks at a position, float32 [B, D] each."""
-        return self._natural(position)[:-1]
+        return [part[:: self.copies].numpy() for part in self._natural(position)[:-1]]
 
     def activations(self) -> list[np.ndarray]:
         """Inputs of the blocks and output of the last one at the prefix, float32 [B, D] each."""
-        return self._natural(AT_PREFIX)
+        return [part[:: self.copies].numpy() for part in self._natural(AT_PREFIX)]
 
-    def _natural(self, position: str) -> list[np.ndarray]:
+    def _natural(self, position: str) -> list[torch.Tensor]:
+        """Activations [B * G, D] of an unedited run at a position."""
         if position not in self.natural:
             hooks = PassHooks(self._column(position))
             self._run(hooks, position)
-            self.natural[position] = [part[:: self.copies].numpy() for part in hooks.recorded]
+            self.natural[position] = hooks.recorded
         return self.natural[position]
+
+    def _to_copies(self, values: np.ndarray, site: int, position: str) -> torch.Tensor:
+        """States [B, D] for each copy of a row, [B * G, D].
+
+        Copies of a row may differ by rounding. That difference stays, so that an edit by zero changes no bit.
+        """
+        copied = torch.from_numpy(values).repeat_interleave(self.copies, 0)
+        if self.copies > 1:
+            own = self._natural(position)[site]
+            first = own[:: self.copies].repeat_interleave(self.copies, 0)
+            copied = torch.where(own == first, copied, copied + (own - first))
+        return copied.to(self.model.device)
 
     def _column(self, position: str) -> int:
         return self.tail.shape[1] + (0 if position == AT_PREFIX else self.prefix_ids.shape[1])
@@ -237,7 +307,7 @@ class PrefixGroup:
         """Log-probabilities [B, 6] and whether the argmax of the vocabulary begins the best word [B]."""
         hooks = PassHooks(self._column(position), site, ranges=ranges)
         if values is not None:
-            hooks.values = torch.from_numpy(np.repeat(values, self.copies, 0)).to(self.model.device)
+            hooks.values = self._to_copies(values, site, position)
         elif ranges is not None:
             hooks.site = -1
         logits = self._run_from_site(hooks) if self._may_skip(hooks, position) else self._run(hooks, position)
@@ -246,11 +316,11 @@ class PrefixGroup:
                 f"{self.owner.sites[site]}: the hook fired {hooks.fired} times in a pass, expected once; this network "
                 "cannot be edited there"
             )
-        return score_words(self.tokens, logits)
+        return score_words(self.tokens, logits) if self.tree is None else self.tree.score(logits)
 
     def _may_skip(self, hooks: PassHooks, position: str) -> bool:
         """Whether blocks before the edit need not be run: what they compute is that of an unedited pass."""
-        is_edit = hooks.values is not None and hooks.site > 0 and position == AT_PREFIX and self.copies == 1
+        is_edit = hooks.values is not None and hooks.site > 0 and position == AT_PREFIX
         return is_edit and is_plain(self.cache) and self.owner.is_skippable.get(hooks.site, True)
 
     def _run_from_site(self, hooks: PassHooks) -> torch.Tensor:
@@ -271,7 +341,7 @@ class PrefixGroup:
     @torch.inference_mode()
     def complete(self, max_new_words: int) -> list[str] | None:
         """The words written greedily after each prefix; None where a word has several tokens or nothing is cached."""
-        if self.copies > 1 or self.tail.shape[1] or self.cache is None:
+        if self.has_several_tokens or self.cache is None:
             return None
         words = torch.tensor([word[0] for word in self.tokens[0].words], device=self.model.device)
         ids, length = self.prefix_ids[:, -1:], self.prefix_ids.shape[1]
@@ -301,17 +371,17 @@ class PrefixGroup:
             cache = self._select(self.prompt_cache)
             tokens = torch.cat([self.ids[:, -1:], self.prefix_ids, self.tail], 1)
         mask = self._mask(self.prefix_ids.shape[1] + self.tail.shape[1])
-        keep = 1 + self.tail.shape[1]
+        keep, width = 1 + self.tail.shape[1], tokens.shape[1]
+        mask_kwargs = (
+            self.model._mask_kwargs(mask, width)
+            if self.tree is None
+            else self.tree.mask_kwargs(mask, width, self.model.model.dtype)
+        )
         kwargs: dict[str, Any] = {"use_cache": False} if cache is None else {
             self.model.cache_name: cache, "use_cache": True
         }  # fmt: skip
         with hook_blocks(self.model.blocks, hooks), restored(cache) if is_plain(cache) else nullcontext():
-            output = self.model.model(
-                input_ids=tokens,
-                logits_to_keep=keep,
-                **self.model._mask_kwargs(mask, tokens.shape[1]),
-                **kwargs,
-            )
+            output = self.model.model(input_ids=tokens, logits_to_keep=keep, **mask_kwargs, **kwargs)
         if cache is not None and not is_plain(cache):
             cache.crop(-tokens.shape[1])
         logits: torch.Tensor = output.logits[:, -keep:]
