@@ -236,6 +236,9 @@ def _estimate_from_tokens(
         _pass_seconds(job),
         suite.batch,
         prefix_tokens,
+        layers,
+        # Products of few tokens wait for weights: they are no faster in bfloat16 than in float32.
+        max(1.0, speed / probe_speed),
         4.0 * layers * width / speed if has_attention else 0.0,
     )
     evaluation = _evaluation_seconds(job, cost, shards)

@@ -6,10 +6,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from agreement import loaded
 
+from benchmark.causal.measurement import measure_use
+from benchmark.causal.pairs import PairSettings
 from benchmark.installation.paths import SOURCE_ROOT
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import ModelSpec
+from benchmark.models.steering import open_steerable
 from benchmark.probing.protocol import STANDARD
 from benchmark.probing.version4.rotation_protocol import ROTATION_STANDARD
 from benchmark.runner import preflight
@@ -177,3 +181,35 @@ def test_time_that_other_processes_take_is_not_counted(monkeypatch) -> None:
 def test_speeds_are_measured() -> None:
     assert preflight.matmul_flops(torch.float32) > 1e8
     assert preflight.weight_bytes_per_second(torch.float32, 4) > 1e6
+
+
+def test_edits_grow_with_the_blocks_and_with_the_tokens_of_words(job) -> None:
+    uses = [MEASUREMENTS["uses"]]
+    model = replace(COST, prompt_tokens=0.0)
+    base, deeper, finer, slower = (
+        estimate_measurements(job, changed, uses)["uses"]
+        for changed in (
+            model, replace(model, num_blocks=30), replace(model, program_tokens=15.0), replace(model, few_tokens_factor=2.0),
+        )
+    )  # fmt: skip
+    assert base < min(deeper, finer, slower)
+    # A token more per block and pair that chooses: half of the blocks, under five semantics and in an untrained copy.
+    assert cost._edit_passes(30) - cost._edit_passes(4) == pytest.approx(cost.CHOOSE_PAIRS * 6 * 26 / 2)
+
+
+def test_edits_are_counted_as_they_are_made() -> None:
+    """Tokens per task in passes over one token, in passes through all blocks, of a model that writes programs."""
+    folder = SOURCE_ROOT / "submissions" / "2026-11-23_llama-laptop"
+    models = loaded(folder), loaded(folder, random_seed=0)
+    counts = []
+    for model in models:
+        for block in model.blocks:
+            block.mlp.register_forward_hook(lambda _, args, __: counts.append(args[0].shape[:2]))
+    trained, untrained = map(open_steerable, models)
+    # Small batches, as of a large model: the first edit of a site in a batch is made twice.
+    trained.batch_rows = untrained.batch_rows = 16
+    num_tasks, num_blocks = 80, len(models[0].blocks)
+    measure_use(trained, load_suite("laptop"), untrained, PairSettings(tasks=num_tasks))
+    passes = sum(rows for rows, width in counts if width == 1) / num_blocks / num_tasks
+    written = (cost.CHOOSE_PAIRS + cost.REPORT_PAIRS) * cost.WRITTEN_WORDS
+    assert passes == pytest.approx(cost._edit_passes(num_blocks) + written, rel=0.2)

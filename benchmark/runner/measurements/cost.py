@@ -12,6 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from benchmark.causal.pairs import PairSettings
+from benchmark.causal.pieces import NUM_RANDOM
+from benchmark.causal.rotation import NUM_ALTERNATIVES
+from benchmark.causal.targets import NEXT_WORDS
 from benchmark.probing.protocol import STANDARD
 from benchmark.probing.version4.readable_record import NUM_WORDS, WORD_PAIRS
 from benchmark.probing.version4.rotation_protocol import RotationProtocol
@@ -54,13 +57,21 @@ NUM_LAYERS = 9
 """Layers of a network whose single layers are views as well; their number does not depend on it."""
 BLIND_SECONDS = 4.0
 """Drawing and labelling the blind set of 7,000 programs, which no model takes part in, in two processes and the driver."""
-PROMPTS_PER_TASK = 8.0
-"""Prompts of *uses* per task that pass through the trained model: of pairs, of class means and of merges. Measured as 8.9 per
-task on `laptop`: 2,134 pairs, 1,394 prefixes of means and 1,827 of merges for 600 tasks."""
+PROMPTS_PER_TASK = 9.0
+"""Prompts of *uses* per task that pass through the trained model: of pairs, of class means and of merges. On `laptop` there are 9.9
+prefixes per task: 2,134 pairs, the 590 of choice twice, 1,394 of means and 1,827 of merges for 600 tasks; those of one prompt in one
+batch read it once."""
 UNTRAINED_PROMPTS_PER_TASK = 4.2
 """The same of its untrained copy: pairs of choice, strict pairs, and class means."""
-PASSES_PER_TASK = 110.0
-"""Passes over one word, of the unedited and edited prefixes."""
+CHOOSE_PAIRS, STRICT_PAIRS, REPORT_PAIRS = 1.0, 0.9, 2.6
+"""Pairs of *uses* per task: that choose a site, strict ones that report, all that report. Measured on `laptop` as 0.98, 0.88
+and 2.57."""
+OTHER_PREFIXES = 7.7
+"""Prefixes of class means, those of the untrained copy too, and of merges, per task."""
+EDIT_FACTOR = 1.4
+"""Ratio of the time of passes over the last token of a prefix to that of their products."""
+WRITTEN_WORDS = 4.0
+"""Words that a model writes after the prefix of a pair, unedited."""
 USES_SECONDS_PER_TASK = 0.02
 REACH_OVERHEAD = 1.5
 USES_DETAIL_FACTOR = 4.0
@@ -82,6 +93,8 @@ class ModelCost:
         pass_seconds: seconds per pass over one token of each prompt of a batch, in which all weights come from memory.
         batch: prompts per pass.
         prefix_tokens: tokens that all prompts share; they are read once.
+        num_blocks: number of blocks, each a site of edits.
+        few_tokens_factor: time of a token in a product of few tokens, in that of a large product.
         pair_seconds: seconds of attention per token and token of its context, as a matrix product would take.
     """
 
@@ -96,6 +109,8 @@ class ModelCost:
     pass_seconds: float = 0.0
     batch: int = 1
     prefix_tokens: float = 0.0
+    num_blocks: int = 4
+    few_tokens_factor: float = 1.0
     pair_seconds: float = 0.0
 
     @property
@@ -194,10 +209,30 @@ def _represents_seconds(job: Job, cost: ModelCost, protocol: RotationProtocol, n
 
 
 def _uses_seconds(cost: ModelCost, settings: PairSettings) -> float:
-    prompts = settings.tasks * (PROMPTS_PER_TASK + UNTRAINED_PROMPTS_PER_TASK)
+    prompts = PROMPTS_PER_TASK + UNTRAINED_PROMPTS_PER_TASK
     word = max(1.0, cost.program_tokens / 6)
-    tokens = prompts * cost.prompt_tokens + settings.tasks * PASSES_PER_TASK * word
-    return cost.token() * tokens + settings.tasks * USES_SECONDS_PER_TASK
+    # The beginnings of the six continuations are read with the last token of a prefix, each once.
+    tokens_per_pass = 1 + len(NEXT_WORDS) * (word - 1)
+    if word > 1:
+        # Words of several tokens are written by `generate`, which reads the prompt again.
+        prompts += CHOOSE_PAIRS + REPORT_PAIRS
+    written = (CHOOSE_PAIRS + REPORT_PAIRS) * WRITTEN_WORDS * word
+    edited = _edit_passes(cost.num_blocks) * tokens_per_pass + written
+    seconds = cost.token() * prompts * cost.prompt_tokens + cost.token(EDIT_FACTOR * cost.few_tokens_factor) * edited
+    return settings.tasks * (seconds + USES_SECONDS_PER_TASK)
+
+
+def _edit_passes(num_blocks: int) -> float:
+    """Passes over the last token of a prefix per task, in passes through all blocks: an edit runs those after its site."""
+    every_site, one_site = (num_blocks + 1) / 2, 0.5
+    # Scores, states, and outputs of blocks; an untrained copy needs no scores.
+    unedited = 3
+    trained = CHOOSE_PAIRS * (unedited + (1 + NUM_ALTERNATIVES) * every_site)
+    trained += (
+        REPORT_PAIRS * (unedited + (2 + NUM_ALTERNATIVES) * one_site) + STRICT_PAIRS * (NUM_RANDOM + 3) * one_site
+    )
+    untrained = CHOOSE_PAIRS * (2 + every_site) + STRICT_PAIRS * (2 + one_site)
+    return OTHER_PREFIXES + trained + untrained
 
 
 def _reach_seconds(job: Job, cost: ModelCost) -> float:
