@@ -18,8 +18,9 @@ from benchmark.tasks.prompt_template import PLAIN, PromptTemplate
 from benchmark.tasks.suite import Suite
 
 STEPS = {
-    pieces.MEANS: "class means",
     pieces.MERGES: "merges",
+    pieces.UNEDITED: "unedited words",
+    pieces.MEANS: "class means",
     pieces.CHOOSE: "choosing the site",
     pieces.REPORT: "edits and controls",
     pieces.UNTRAINED: "untrained copy",
@@ -53,6 +54,7 @@ def measure_use(
     settings: PairSettings = STANDARD_PAIRS,
     template: PromptTemplate = PLAIN,
     on_step: Callable[[str], None] = lambda step: None,
+    edits_every_model: bool = False,
 ) -> CausalMeasurement:
     """Measure whether a model uses the rotation that its states hold, and whether it merges equal states.
 
@@ -63,6 +65,7 @@ def measure_use(
         settings: number of pairs.
         template: prompt template of the track.
         on_step: called with the name of each step.
+        edits_every_model: edit a model that solves too few tasks for a verdict too.
 
     Returns:
         The result. A model that cannot be edited has the verdict N/A with the reason.
@@ -72,7 +75,7 @@ def measure_use(
     """
     pairs = derive_pairs(suite, settings)
     try:
-        evidence = collect_evidence(model, suite, settings, untrained, template, on_step)
+        evidence = collect_evidence(model, suite, settings, untrained, template, on_step, edits_every_model)
     except ModelError as problem:
         try:
             merged = measure_merges(SteerableScorer(model), suite, settings)
@@ -90,8 +93,9 @@ def collect_evidence(
     untrained: SteerableModel | None,
     template: PromptTemplate,
     on_step: Callable[[str], None],
+    edits_every_model: bool,
 ) -> CausalEvidence:
-    """Run every pair under every edit and control.
+    """Run every pair under every edit and control, if the model solves enough tasks unedited or `edits_every_model`.
 
     Raises:
         ModelError: states cannot be read or replaced, or are not finite.
@@ -101,6 +105,8 @@ def collect_evidence(
     stored: dict[str, Arrays] = {}
 
     def compute(piece: Piece) -> Arrays:
+        if piece.kind == pieces.UNEDITED:
+            return pieces.collect_unedited(session, piece.rows)
         if piece.kind == pieces.MEANS:
             return pieces.collect_means(session)
         if piece.kind == pieces.MERGES:
@@ -115,11 +121,15 @@ def collect_evidence(
             return pieces.collect_choose(session, means, piece.rows)
         return pieces.collect_report(session, means, pieces.choose_sites(pairs, stored.__getitem__), piece.rows)
 
-    for piece in (piece for phase in pieces.plan_pieces(pairs) for piece in phase):
-        if piece.number == 0:
-            on_step(STEPS[piece.kind])
-        stored[piece.name] = compute(piece)
-    return pieces.assemble(pairs, stored.__getitem__)
+    has_edits = True
+    for number, phase in enumerate(pieces.plan_pieces(pairs)):
+        if number == 1 and len(pairs):
+            has_edits = edits_every_model or pieces.is_edited(pairs, stored.__getitem__)
+        for piece in phase if has_edits else ():
+            if piece.number == 0:
+                on_step(STEPS[piece.kind])
+            stored[piece.name] = compute(piece)
+    return pieces.assemble(pairs, stored.__getitem__, has_edits)
 
 
 def measure_merges(scorer: WordScorer, suite: Suite, settings: PairSettings = STANDARD_PAIRS) -> MergeResult | None:

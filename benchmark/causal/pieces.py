@@ -1,7 +1,8 @@
 """The pieces of a measurement: what one worker computes at a time, and the arrays that it stores.
 
 The pieces of one phase depend on those of earlier phases only, through their stored arrays, so they can be computed by
-any workers in any order. Every piece has fixed rows, so its arrays do not depend on who computes it.
+any workers in any order. Every piece has fixed rows, so its arrays do not depend on who computes it. What the model writes
+unedited on choose pairs comes first: one that solves far too few of them has no verdict, and is not edited.
 
 Letters: `P` pairs, `S` semantics (0 is the original), `L` sites, `D` width of a site, `R` mean prefixes, `B` rows of a piece.
 """
@@ -21,7 +22,7 @@ from benchmark.causal.pairs import PairSet, prefix_texts
 from benchmark.causal.rotation import NUM_ALTERNATIVES
 from benchmark.causal.session import CausalSession, SiteStates, best_words
 from benchmark.causal.targets import NEXT_WORDS, TURNS
-from benchmark.causal.verdict import choose_site, differing_values
+from benchmark.causal.verdict import choose_site, differing_values, solves_too_few
 from benchmark.errors import ModelError
 from benchmark.tasks.prompt_template import render_prompts
 from benchmark.tasks.scoring import score_programs
@@ -30,7 +31,11 @@ from benchmark.tasks.suite import Suite
 NUM_RANDOM = 20
 RANDOM_SEED = 90_101
 ROWS_PER_PIECE = 256
-MEANS, MERGES, CHOOSE, REPORT, UNTRAINED = "means", "merges", "choose", "report", "untrained"
+MERGES, UNEDITED, MEANS, CHOOSE, REPORT, UNTRAINED = KINDS = (
+    "merges", "unedited", "means", "choose", "report", "untrained",
+)  # fmt: skip
+NAME_BYTES = 40
+"""Longest name of a site that is stored."""
 
 Arrays = dict[str, np.ndarray]
 ReadPiece = Callable[[str], Arrays]
@@ -42,7 +47,7 @@ class Piece:
     """A piece of a measurement.
 
     Attributes:
-        kind: `MEANS`, `MERGES`, `CHOOSE`, `REPORT` or `UNTRAINED`.
+        kind: one of `KINDS`.
         number: its number among those of its kind.
         rows: int64 [B], its pairs; empty where it has no rows of its own.
     """
@@ -69,14 +74,29 @@ def plan_pieces(pairs: PairSet) -> list[list[Piece]]:
     strict, others = (np.flatnonzero(pairs.is_report & part) for part in (pairs.is_strict, ~pairs.is_strict))
     report = [*_split(strict), *_split(others)]
     return [
-        [Piece(MEANS, 0, none), Piece(MERGES, 0, none)],
-        [Piece(CHOOSE, number, rows) for number, rows in enumerate(_split(choose))],
-        [*(Piece(REPORT, number, rows) for number, rows in enumerate(report)), Piece(UNTRAINED, 0, none)],
+        [Piece(MERGES, 0, none), *(Piece(UNEDITED, number, rows) for number, rows in enumerate(_split(choose)))],
+        [Piece(MEANS, 0, none)],
+        [Piece(UNTRAINED, 0, none), *(Piece(CHOOSE, number, rows) for number, rows in enumerate(_split(choose)))],
+        [Piece(REPORT, number, rows) for number, rows in enumerate(report)],
     ]
 
 
 def _split(rows: np.ndarray) -> list[np.ndarray]:
     return [rows[start : start + ROWS_PER_PIECE] for start in range(0, len(rows), ROWS_PER_PIECE)]
+
+
+def collect_unedited(session: CausalSession, rows: np.ndarray) -> Arrays:
+    """Words written on choose pairs `rows` unedited, and the names of the sites, uint8 [L, `NAME_BYTES`]."""
+    names = [list(name.encode().ljust(NAME_BYTES, b"\0")[:NAME_BYTES]) for name in session.model.sites]
+    arrays = _empty_unedited(len(rows)) | {"names": np.array(names, np.uint8)}
+    for part, prepared in session.batches(rows):
+        _run_unedited(session, arrays, np.searchsorted(rows, part), part, prepared)
+    return arrays
+
+
+def site_names(read: ReadPiece) -> list[str]:
+    """The names of the sites, from the first stored piece of unedited words."""
+    return [bytes(name).decode().rstrip("\0") for name in read(name_of(UNEDITED))["names"]]
 
 
 def collect_means(session: CausalSession) -> Arrays:
@@ -91,12 +111,11 @@ def collect_means(session: CausalSession) -> Arrays:
 
 
 def collect_choose(session: CausalSession, means: SiteStates, rows: np.ndarray) -> Arrays:
-    """Words written on choose pairs `rows` unedited, and under each semantics at each site."""
+    """Words written on choose pairs `rows` under each semantics at each site."""
     shifts = means.shifts(session)
-    arrays = _empty_rows(len(rows), choose=(len(session.semantics), len(session.model.sites)))
+    arrays = _not_run(len(rows), choose=(len(session.semantics), len(session.model.sites)))
     for part, prepared in session.batches(rows):
         at = np.searchsorted(rows, part)
-        _run_unedited(session, arrays, at, part, prepared)
         states = prepared.states()
         for semantics, row in enumerate(shifts):
             for site, shift in enumerate(row):
@@ -115,7 +134,7 @@ def collect_report(session: CausalSession, means: SiteStates, sites: Sequence[in
         rows: int64 [B].
     """
     shifts = means.shifts(session)
-    arrays = _empty_rows(
+    arrays = _empty_unedited(len(rows)) | _not_run(
         len(rows),
         steered=(len(session.semantics),),
         random=(NUM_RANDOM,),
@@ -178,39 +197,67 @@ def score_prefixes(
     return scores
 
 
-def choose_sites(pairs: PairSet, read: ReadPiece) -> list[int]:
-    """The site of each semantics, from the stored choose pieces."""
-    pieces = [piece for piece in plan_pieces(pairs)[1] if piece.kind == CHOOSE]
-    parts = [read(piece.name) for piece in pieces]
-    is_solved = np.zeros(len(pairs), bool)
-    words = np.full((*parts[0]["choose"].shape[:2], len(pairs)), NOT_RUN, np.int8)
-    for piece, part in zip(pieces, parts, strict=True):
-        is_solved[piece.rows], words[:, :, piece.rows] = part["is_solved"], part["choose"]
-    counts = differing_values(pairs)
-    return [choose_site(words[s], pairs, is_solved & counts[s])[0] for s in range(len(words))]
-
-
-def assemble(pairs: PairSet, read: ReadPiece) -> CausalEvidence:
-    """The evidence from all stored pieces.
+def read_unedited(pairs: PairSet, read: ReadPiece) -> Arrays:
+    """The arrays of `collect_unedited` over all pairs, run on choose pairs, from the stored pieces.
 
     Raises:
         ModelError: a piece could not be computed.
     """
-    phases = plan_pieces(pairs)
-    rows_of = {piece.name: piece.rows for phase in phases for piece in phase if piece.kind in (CHOOSE, REPORT)}
-    num_sites = read(next(iter(rows_of)))["choose"].shape[1]
-    arrays = empty_evidence(len(pairs), num_sites)
-    for name, rows in rows_of.items():
-        for field, values in read(name).items():
-            arrays[field][..., rows] = values
-    arrays |= read(name_of(MERGES)) | read(name_of(UNTRAINED))
+    arrays = _empty_unedited(len(pairs))
+    for piece in plan_pieces(pairs)[0]:
+        if piece.kind == UNEDITED:
+            part = read(piece.name)
+            for name, values in arrays.items():
+                values[piece.rows] = part[name]
+    return arrays
+
+
+def is_edited(pairs: PairSet, read: ReadPiece) -> bool:
+    """Whether a model solves enough tasks unedited, from the stored pieces, to be edited.
+
+    Raises:
+        ModelError: a piece could not be computed.
+    """
+    return not solves_too_few(read_unedited(pairs, read)["is_solved"], pairs)
+
+
+def choose_sites(pairs: PairSet, read: ReadPiece) -> list[int]:
+    """The site of each semantics, from the stored pieces of unedited words and of choice."""
+    pieces = [piece for piece in plan_pieces(pairs)[2] if piece.kind == CHOOSE]
+    parts = [read(piece.name)["choose"] for piece in pieces]
+    words = np.full((*parts[0].shape[:2], len(pairs)), NOT_RUN, np.int8)
+    for piece, part in zip(pieces, parts, strict=True):
+        words[:, :, piece.rows] = part
+    counted = read_unedited(pairs, read)["is_solved"].astype(bool) & differing_values(pairs)
+    return [choose_site(words[s], pairs, counted[s])[0] for s in range(len(words))]
+
+
+def assemble(pairs: PairSet, read: ReadPiece, has_edits: bool) -> CausalEvidence:
+    """The evidence from all stored pieces, or from those of the first phase alone.
+
+    Args:
+        pairs: the pairs.
+        read: reads a piece.
+        has_edits: whether the model was edited.
+
+    Raises:
+        ModelError: a piece could not be computed.
+    """
+    if not plan_pieces(pairs)[0][1:]:
+        read(name_of(MEANS))
+    arrays = empty_evidence(len(pairs), len(site_names(read))) | read_unedited(pairs, read) | read(name_of(MERGES))
+    if has_edits:
+        for piece in (piece for phase in plan_pieces(pairs) for piece in phase if piece.kind in (CHOOSE, REPORT)):
+            for name, values in read(piece.name).items():
+                arrays[name][..., piece.rows] = values
+        arrays |= read(name_of(UNTRAINED))
     return CausalEvidence.from_arrays({field.name: arrays[field.name] for field in fields(CausalEvidence)})
 
 
 def empty_evidence(num_pairs: int, num_sites: int) -> Arrays:
     """Evidence arrays over P pairs in which nothing was run, without the scores of merges."""
     semantics = NUM_ALTERNATIVES + 1
-    return _empty_rows(
+    return _empty_unedited(num_pairs) | _not_run(
         num_pairs, choose=(semantics, num_sites), steered=(semantics,), random=(NUM_RANDOM,), other_value=(),
         wrong_position=(), clamped=(), untrained_choose=(num_sites,), untrained=(),
     )  # fmt: skip
@@ -222,10 +269,15 @@ def empty_untrained(num_pairs: int, num_sites: int) -> Arrays:
     return {name: arrays[name] for name in ("untrained_choose", "untrained")}
 
 
-def _empty_rows(count: int, **shapes: tuple[int, ...]) -> Arrays:
-    arrays = {"is_solved": np.zeros(count, np.uint8), "is_argmax": np.zeros(count, np.uint8)}
-    shapes = {"unedited": (), **shapes}
-    return arrays | {name: np.full((*shape, count), NOT_RUN, np.int8) for name, shape in shapes.items()}
+def _empty_unedited(count: int) -> Arrays:
+    return {
+        "is_solved": np.zeros(count, np.uint8), "is_argmax": np.zeros(count, np.uint8),
+        "unedited": np.full(count, NOT_RUN, np.int8),
+    }  # fmt: skip
+
+
+def _not_run(count: int, **shapes: tuple[int, ...]) -> Arrays:
+    return {name: np.full((*shape, count), NOT_RUN, np.int8) for name, shape in shapes.items()}
 
 
 def _words(prepared: PreparedPrefixes, site: int, states: np.ndarray, **options: object) -> np.ndarray:
@@ -236,6 +288,7 @@ def _words(prepared: PreparedPrefixes, site: int, states: np.ndarray, **options:
 def _run_unedited(
     session: CausalSession, arrays: Arrays, at: np.ndarray, rows: np.ndarray, prepared: PreparedPrefixes
 ) -> None:
+    """The unedited word, and whether the program that the model writes from the prefix solves the task."""
     scores = prepared.score()
     arrays["unedited"][at] = best_words(scores.log_probs)
     arrays["is_argmax"][at] = scores.is_argmax

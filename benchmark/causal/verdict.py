@@ -24,6 +24,8 @@ MIN_NATURAL_SHARE = 0.7
 """Smallest share of the effect that must remain with later activations in their natural range."""
 MIN_SOLVED = 0.3
 """Smallest share of prefixes from which the model must solve the task."""
+STANDARD_ERRORS = 3.0
+"""Standard errors below `MIN_SOLVED` from which the share on choose pairs alone decides that there is no verdict."""
 RESAMPLES, BOOTSTRAP_SEED, LEVEL = 2000, 31_338, 0.95
 LOOK_UP = "look-up"
 
@@ -258,13 +260,28 @@ def natural_rates(evidence: CausalEvidence, pairs: PairSet, rows: np.ndarray) ->
     )
 
 
+def solves_too_few(is_solved: np.ndarray, pairs: PairSet) -> bool:
+    """Whether the share of choose pairs in `is_solved` [P] is so small that it would not reach `MIN_SOLVED` on all pairs.
+
+    Pairs of one task are solved together or not, so the standard error is that of the number of tasks.
+    """
+    choose = ~pairs.is_report
+    num_tasks = len(np.unique(pairs.task[choose]))
+    if num_tasks == 0:
+        return False
+    error = float(np.sqrt(MIN_SOLVED * (1 - MIN_SOLVED) / num_tasks))
+    return float(is_solved[choose].mean()) < MIN_SOLVED - STANDARD_ERRORS * error
+
+
 def judge(evidence: CausalEvidence, pairs: PairSet) -> UseResult:
     """The result of a measurement, from the words that were written."""
     report, strict = pairs.is_report, pairs.is_strict
     is_run = evidence.unedited != NOT_RUN
     solved = float(evidence.is_solved[is_run].mean()) if is_run.any() else 0.0
-    unsolved = int((report & is_run & ~evidence.is_solved).sum())
-    dropped = {**pairs.dropped, "the model does not solve the task from the prefix": unsolved}
+    dropped = dict(pairs.dropped)
+    if (report & is_run).any():
+        unsolved = int((report & is_run & ~evidence.is_solved).sum())
+        dropped["the model does not solve the task from the prefix"] = unsolved
     rows = report & evidence.is_solved
     if solved < MIN_SOLVED:
         return not_applicable(

@@ -62,10 +62,15 @@ class CheckpointRun(Run):
 
     def measurements(self) -> list[Measurement]:
         """See `Run.measurements`."""
-        return [
-            replace(item, fixed_looks=(self._look(item),)) if isinstance(item, PreviewMeasurement) else item
-            for item in super().measurements()
-        ]
+        return [self._of_series(item) for item in super().measurements()]
+
+    def _of_series(self, measurement: Measurement) -> Measurement:
+        """The measurement as points of a series need it: probe seeds are fixed, and every model is edited."""
+        if isinstance(measurement, PreviewMeasurement):
+            return replace(measurement, fixed_looks=(self._look(measurement),))
+        if isinstance(measurement, UsesMeasurement):
+            return replace(measurement, edits_every_model=True)
+        return measurement
 
     def _look(self, measurement: PreviewMeasurement) -> Look:
         planned = len(measurement.protocol.seeds)
@@ -146,7 +151,8 @@ class CheckpointRun(Run):
         rows = pairs.is_report & evidence.is_solved
         natural = natural_rates(evidence, pairs, rows)
         strict = rows & pairs.is_strict
-        if len(np.unique(pairs.task[strict])) < MIN_USE_TASKS:
+        was_edited = (evidence.steered != NOT_RUN).any()
+        if not was_edited or len(np.unique(pairs.task[strict])) < MIN_USE_TASKS:
             return figures, resampled
         score = score_pairs(evidence, pairs, strict, natural)
         _, resampled[USE] = resample_use(sum_rates(evidence, pairs, strict), natural)

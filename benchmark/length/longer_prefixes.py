@@ -63,7 +63,7 @@ def measure_long_prefixes(
         reason = f"prefixes of {words} words; expected at most {MAX_PREFIX}"
         return LongPrefixResult(words, None, not_applicable(reason), None)
     settings: PairSettings = replace(STANDARD_PAIRS, tasks=num_tasks)
-    measurement = measure_use(model, longer, untrained, settings)
+    measurement = measure_use(model, longer, untrained, settings, edits_every_model=True)
     evidence, solved = measurement.evidence, None
     if evidence is not None and (is_run := evidence.unedited != NOT_RUN).any():
         solved = float(evidence.is_solved[is_run].mean())

@@ -23,6 +23,7 @@ from benchmark.causal.verdict import (
     natural_rates,
     resample_use,
     score_rates,
+    solves_too_few,
     sum_rates,
 )
 from benchmark.errors import SubmissionError
@@ -131,3 +132,17 @@ def test_evidence_is_read_back(evidence):
     assert (evidence.random[:, ~PAIRS.is_strict] == NOT_RUN).all()
     with pytest.raises(SubmissionError, match="no array clamped"):
         CausalEvidence.from_arrays({name: a for name, a in arrays.items() if name != "clamped"})
+
+
+def test_a_share_of_choose_pairs_far_below_the_smallest_decides_alone():
+    """Three standard errors of a share of tasks, since pairs of one task are solved together."""
+    pairs = derive_pairs(load_suite("laptop"))
+    choose = ~pairs.is_report
+    tasks = np.unique(pairs.task[choose])
+    bound = 0.3 - 3 * (0.3 * 0.7 / len(tasks)) ** 0.5
+    shares = {}
+    for count in range(len(tasks) // 2):
+        is_solved = np.isin(pairs.task, tasks[:count])
+        shares[float(is_solved[choose].mean())] = solves_too_few(is_solved, pairs)
+    assert all(too_few == (share < bound) for share, too_few in shares.items())
+    assert {True, False} == set(shares.values())

@@ -11,6 +11,7 @@ import subprocess
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,15 +22,20 @@ from whole_runs import HELPERS
 import baselines.train
 import benchmark.emergence.command
 import benchmark.emergence.evaluation
-from benchmark.emergence.checkpoint_run import add_spread
+from benchmark.causal import pieces
+from benchmark.causal.pairs import STANDARD_PAIRS, derive_pairs
+from benchmark.emergence.checkpoint_run import CheckpointRun, add_spread
 from benchmark.emergence.point import DELTA, MERGES, CurvePoint, dump_point, read_points
 from benchmark.errors import UsageError
+from benchmark.models.checkpoint import open_checkpoint
+from benchmark.models.interface import ModelSpec
 from benchmark.probing.version4 import suite_controls
 from benchmark.probing.version4.rotation_protocol import ROTATION_STANDARD
 from benchmark.runner.measurements import reach, registry
 from benchmark.runner.measurements.preview import PreviewMeasurement
 from benchmark.runner.measurements.reach import ReachMeasurement, pack_texts
-from benchmark.runner.run import Run
+from benchmark.runner.measurements.uses import UsesMeasurement
+from benchmark.runner.run import Run, RunConfig
 from benchmark.runner.stages import RunStages
 from benchmark.statistics import Estimate
 from benchmark.tasks.suite import load_suite
@@ -318,3 +324,17 @@ def test_factories_of_a_module_are_measured_as_a_series(small_settings, tmp_path
 )
 def test_the_figure_names_what_its_series_have_in_common(names, expected):
     assert benchmark.emergence.evaluation.common_name(names) == expected
+
+
+def test_every_checkpoint_is_edited_and_evidence_without_edits_gives_no_figures(tiny_folder, tmp_path):
+    """A run of a model that solves too few tasks has none; a point may be of such a run."""
+    run = CheckpointRun(RunConfig("laptop", out=tmp_path), open_checkpoint(ModelSpec("path", str(tiny_folder))))
+    (measurement,) = [item for item in run.measurements() if isinstance(item, UsesMeasurement)]
+    assert measurement.edits_every_model
+    assert measurement.settings(run.job) != UsesMeasurement().settings(run.job)
+    pairs = derive_pairs(run.suite, STANDARD_PAIRS)
+    arrays = pieces.empty_evidence(len(pairs), 2) | {"is_solved": np.ones(len(pairs), np.uint8)}
+    arrays |= {"unedited": pairs.base_word.astype(np.int8), "merge_scores": np.zeros((0, 6), np.float32)}
+    record = SimpleNamespace(merges=None, use=SimpleNamespace(verdict="N/A", solved=None))
+    figures, resampled = run._use(STANDARD_PAIRS, record, arrays)
+    assert (figures.solved, figures.steered, figures.margin, figures.use, resampled) == (1.0, None, None, None, {})

@@ -13,6 +13,8 @@ from safetensors.numpy import load_file, save_file
 from silent_progress import Silent
 from whole_runs import HELPERS, at_commit, call, only
 
+from benchmark.causal import pieces, verdict
+from benchmark.causal.evidence import NOT_RUN
 from benchmark.cluster.deadlines import Deadlines
 from benchmark.cluster.local_executor import LocalExecutor
 from benchmark.cluster.pool import Pool
@@ -34,6 +36,7 @@ PAIR_SUITE = str(HELPERS / "pair_suite.yaml")
 ALL_MEASUREMENTS = Run.measurements
 USES = MEASUREMENTS["uses"]
 FILES = ("uses.json", "causal.data")
+IS_EDITED = pieces.is_edited
 
 
 def only_uses(run: Run) -> list[Measurement]:
@@ -41,10 +44,16 @@ def only_uses(run: Run) -> list[Measurement]:
     return [measurement for measurement in ALL_MEASUREMENTS(run) if measurement.name == "uses"]
 
 
+def edit_every_model(patch: pytest.MonkeyPatch) -> None:
+    """Have all items computed, also of models that solve too few tasks to be edited."""
+    patch.setattr(pieces, "is_edited", lambda pairs, read: bool(pieces.read_unedited(pairs, read)))
+
+
 @pytest.fixture(autouse=True)
 def measured(quick, monkeypatch):
     """Runs make their measurements, which quick runs leave out."""
     monkeypatch.setattr(Run, "measurements", only_uses)
+    edit_every_model(monkeypatch)
 
 
 def prepare(model: Path | str, out: Path, suite: str = PAIR_SUITE) -> Run:
@@ -66,6 +75,7 @@ def measure_alone(model: Path | str, out: Path) -> Path:
 def alone(tiny_folder, tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Run, "measurements", only_uses)
+        edit_every_model(patch)
         return measure_alone(tiny_folder, tmp_path_factory.mktemp("alone"))
 
 
@@ -110,6 +120,32 @@ def test_what_a_run_leaves_out(words, tmp_path, capsys):
     assert call(*words, "--out", tmp_path / "b", "--json") == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["uses"]["use"]["verdict"] == "N/A"
     assert (only(tmp_path / "b") / "record.json").read_bytes() == record
+
+
+def test_a_model_that_solves_too_few_tasks_is_not_edited(tiny_folder, tmp_path, alone, monkeypatch):
+    """Its record has the reason of a run with all edits, and its evidence what it wrote unedited on choose pairs."""
+    items: list[str] = []
+    real = ResultStore.commit
+    monkeypatch.setattr(
+        ResultStore, "commit", lambda store, staged: (items.append(staged.name), real(store, staged))[1]
+    )
+    monkeypatch.setattr(pieces, "is_edited", IS_EDITED)
+    # So few tasks as here would not decide.
+    monkeypatch.setattr(verdict, "STANDARD_ERRORS", 0.1)
+    root = measure_alone(tiny_folder, tmp_path)
+    assert {item.split("-")[1] for item in items} == {"merges", "unedited"}
+    records = [read_measurement(UsesRecord, folder) for folder in (root, alone)]
+    assert [(record.use.verdict, record.use.reason, len(record.sites)) for record in records] == [
+        ("N/A", "the model solves 0% of the tasks from the prefix; expected at least 30%", 2)
+    ] * 2
+    assert records[0].merges == records[1].merges
+    first, full = (load_file(folder / "causal.data") for folder in (root, alone))
+    is_run = first["unedited"] != NOT_RUN
+    assert 0 < is_run.sum() < len(is_run)
+    for name in ("unedited", "is_argmax"):
+        assert np.array_equal(first[name][is_run], full[name][is_run])
+    edits = first.keys() - {"unedited", "is_solved", "is_argmax", "merge_scores"}
+    assert all((first[name] == NOT_RUN).all() and (full[name] != NOT_RUN).any() for name in edits)
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -17,6 +17,8 @@ from safetensors.numpy import save_file
 
 from benchmark.artifacts import CAUSAL_EVIDENCE, MAX_BYTES, USES_RECORD
 from benchmark.calibrate.planners import PLANNER, Planner, PlannerWorld
+from benchmark.causal import pieces
+from benchmark.causal.evidence import CausalEvidence
 from benchmark.causal.measurement import measure_use
 from benchmark.causal.merges import merge_pairs, score_merges
 from benchmark.causal.pairs import PairSettings, derive_pairs
@@ -258,12 +260,38 @@ def test_the_digest_of_a_folder_counts_measurements_unless_left_out(tmp_path, fo
     assert digests[1] == files_digest(tmp_path, MEASUREMENT_FILES)
 
 
+def test_edits_may_be_missing_of_a_model_that_solves_too_few_tasks_alone(folder, contents):
+    """The planner solves its tasks, so its evidence needs edits; with fewer solved it does not, and its verdict is N/A."""
+    record, arrays = contents
+    pairs = derive_pairs(LAPTOP, FEW)
+    runs = check_uses.expected_runs(pairs, with_edits=False)
+    unedited = {
+        name: np.where(runs[name], part, check_uses.NOT_RUN).astype(part.dtype) if name in runs else part
+        for name, part in arrays.items()
+    }
+    with pytest.raises(SubmissionError, match=r"has (words|entries) of"):
+        check(write(folder, record, unedited))
+    unedited["is_argmax"] = np.where(pairs.is_report, 0, arrays["is_argmax"]).astype(np.uint8)
+    unsolved = unedited | {"is_solved": np.zeros_like(arrays["is_solved"])}
+    report = check(write(folder, record, unsolved))
+    assert {mismatch.entry.split(".")[0] for mismatch in report.mismatches} == {"uses"}
+    content = json.loads(record)
+    use = check_uses.judge(CausalEvidence.from_arrays(unsolved), pairs)
+    assert use.verdict == "N/A"
+    content["use"] = json.loads(UsesRecord.model_validate(content | {"use": use}).to_json())["use"]
+    assert check(write(folder, json.dumps(content).encode(), unsolved)).mismatches == []
+    half = {name: part.copy() for name, part in arrays.items()} | {"is_solved": unsolved["is_solved"]}
+    half["steered"][..., :] = check_uses.NOT_RUN
+    with pytest.raises(SubmissionError, match="steered has words of other pairs"):
+        check(write(folder, json.dumps(content).encode(), half))
+
+
 # A rerun
 
 
-@pytest.fixture(scope="module")
-def measured(tiny_folder) -> tuple[UsesRecord, dict[str, np.ndarray]]:
-    """An untrained model, measured on few pairs."""
+@pytest.fixture(scope="module", params=[False, True], ids=["unedited", "edited"])
+def measured(tiny_folder, request) -> tuple[UsesRecord, dict[str, np.ndarray]]:
+    """An untrained model, measured on few pairs: it solves too few tasks, and is edited as if it did not."""
     from benchmark.models.checkpoint import open_checkpoint
     from benchmark.models.huggingface import HuggingFaceModel
     from benchmark.models.interface import ModelSpec
@@ -271,7 +299,11 @@ def measured(tiny_folder) -> tuple[UsesRecord, dict[str, np.ndarray]]:
 
     checkpoint = open_checkpoint(ModelSpec("path", str(tiny_folder)))
     models = [open_steerable(HuggingFaceModel(checkpoint, "float32", "cpu", random_seed=seed)) for seed in (None, 0)]
-    measurement = measure_use(models[0], LAPTOP, models[1], FEW)
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param:
+            patch.setattr(pieces, "is_edited", lambda pairs, read: True)
+        measurement = measure_use(models[0], LAPTOP, models[1], FEW)
+    assert check_uses.has_edits(measurement.evidence.to_arrays()) == request.param
     record = UsesRecord(
         version=1, official=True, unofficial=[], model=RECORD.model, suite=RECORD.suite, evidence_sha256=None,
         provenance=RECORD.provenance, sites=list(measurement.sites), use=measurement.use, merges=measurement.merges,
@@ -301,7 +333,8 @@ def test_a_rerun_gives_the_words_again_and_finds_each_forged_array(measured, tin
     report = compare(record, arrays, request, repeated)
     assert report.mismatches == []
     assert "64 pairs" in report.checks[0]
-    for name in arrays:
+    assert ("edits by zero" in report.checks[0]) == check_uses.has_edits(arrays)
+    for name in [name for name, part in arrays.items() if (part != check_uses.NOT_RUN).any()]:
         forged = {key: part.copy() for key, part in arrays.items()}
         part = forged[name]
         if part.dtype == np.float32:
@@ -314,6 +347,24 @@ def test_a_rerun_gives_the_words_again_and_finds_each_forged_array(measured, tin
         assert all(name in entry for entry in entries)
     wrong = record.model_copy(update={"sites": ["elsewhere", *record.sites[1:]]})
     assert [m.entry for m in compare(wrong, arrays, request, repeated).mismatches] == ["rerun.uses.sites"]
+
+
+def test_half_precision_may_differ_by_more(measured, tiny_folder):
+    """Scores and words as two orders of summation give them in 16 bits pass, others do not."""
+    record, arrays = measured
+    request = request_of(tiny_folder, arrays)
+    repeated = repeat.repeat_pairs(request)
+    half = replace(request, request=replace(request.request, dtype="bfloat16"))
+    noisy = arrays | {"merge_scores": arrays["merge_scores"] - np.float32(0.1)}
+    changed = np.array(request.rows)[::8]
+    noisy["unedited"] = arrays["unedited"].copy()
+    noisy["unedited"][changed] = (noisy["unedited"][changed] + 1) % 6
+    assert compare(record, noisy, half, repeated).mismatches == []
+    entries = {mismatch.entry.split(":")[0] for mismatch in compare(record, noisy, request, repeated).mismatches}
+    assert entries == {"rerun.uses.unedited", "rerun.uses.merge_scores"}
+    forged = noisy | {"merge_scores": arrays["merge_scores"] - np.float32(0.3)}
+    entries = [mismatch.entry for mismatch in compare(record, forged, half, repeated).mismatches]
+    assert entries == ["rerun.uses.merge_scores: mean difference"]
 
 
 def test_a_rerun_finds_that_states_can_be_replaced_after_all(measured, tiny_folder):

@@ -22,7 +22,8 @@ ITEM_WORDS = {
         "probe": "probes of the hidden states, seed", "record": "probes of records of the words, seed",
     },
     "uses": {
-        "means": "mean states", "merges": "prefixes that lead to equal states", "choose": "edits to choose a layer, part",
+        "merges": "prefixes that lead to equal states", "unedited": "words without an edit, part",
+        "means": "mean states", "choose": "edits to choose a layer, part",
         "report": "edits to report, part", "untrained": "edits of an untrained copy",
     },
     "reach": {

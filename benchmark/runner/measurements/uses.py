@@ -49,9 +49,11 @@ class UsesMeasurement:
 
     Attributes:
         pairs: settings of the pairs; None for those of `pair_settings`.
+        edits_every_model: whether models that solve too few tasks for a verdict are edited too.
     """
 
     pairs: PairSettings | None = None
+    edits_every_model: bool = False
     name = "uses"
     version = PAIRS_VERSION
     record_type = UsesRecord
@@ -62,7 +64,7 @@ class UsesMeasurement:
 
     def settings(self, job: Job) -> str:
         """See `Measurement.settings`."""
-        return str(self.settings_of(job.suite))
+        return f"{self.settings_of(job.suite)}{', every model is edited' if self.edits_every_model else ''}"
 
     def skip_reason(self, job: Job) -> str | None:
         """See `Measurement.skip_reason`."""
@@ -78,8 +80,17 @@ class UsesMeasurement:
         return [[piece.name for piece in phase] for phase in pieces.plan_pieces(pairs)]
 
     def is_complete(self, job: Job, read: ReadItem, num_phases: int) -> bool:
-        """See `Measurement.is_complete`."""
-        return False
+        """See `Measurement.is_complete`: a model that solves too few tasks unedited, or cannot be edited, needs no edits."""
+        pairs = derive_pairs(job.suite, self.settings_of(job.suite))
+        if num_phases > 1 or not len(pairs):
+            return False
+        try:
+            return not self._is_edited(pairs, read)
+        except ModelError:
+            return True
+
+    def _is_edited(self, pairs: PairSet, read: ReadItem) -> bool:
+        return pieces.is_edited(pairs, read) or self.edits_every_model
 
     def open(self, job: Job) -> Collector:
         """See `Measurement.open`."""
@@ -98,12 +109,11 @@ class UsesMeasurement:
         except ModelError:
             pass
         try:
-            complete = pieces.assemble(pairs, read)
+            complete = pieces.assemble(pairs, read, self._is_edited(pairs, read))
         except ModelError as error:
             entries = {"sites": [], "use": not_applicable(str(error)), "merges": merge_result}
             return Conclusion(entries, evidence, unofficial)
-        sites = [bytes(name).decode().rstrip("\0") for name in read(pieces.name_of(pieces.MEANS))["names"]]
-        entries = {"sites": sites, "use": judge(complete, pairs), "merges": merge_result}
+        entries = {"sites": pieces.site_names(read), "use": judge(complete, pairs), "merges": merge_result}
         return Conclusion(entries, complete.to_arrays(), unofficial)
 
     def format_card(self, record: UsesRecord) -> str:
@@ -132,10 +142,10 @@ class UsesCollector:
     def collect(self, item: str, read: ReadItem, batch_scale: float) -> dict[str, np.ndarray]:
         """See `Collector.collect`."""
         piece = self.by_name[item]
+        if piece.kind == pieces.UNEDITED:
+            return pieces.collect_unedited(self._session(batch_scale), piece.rows)
         if piece.kind == pieces.MEANS:
-            session = self._session(batch_scale)
-            names = np.array([list(name.encode().ljust(40, b"\0")[:40]) for name in session.model.sites], np.uint8)
-            return pieces.collect_means(session) | {"names": names}
+            return pieces.collect_means(self._session(batch_scale))
         if piece.kind == pieces.MERGES:
             return {"merge_scores": self._score_merges(batch_scale)}
         if piece.kind == pieces.UNTRAINED:

@@ -12,7 +12,7 @@ from benchmark.causal.merges import merge_pairs, score_merges
 from benchmark.causal.pairs import PAIRS_VERSION, PairSet, derive_pairs
 from benchmark.causal.pieces import empty_evidence
 from benchmark.causal.targets import END, NEXT_WORDS
-from benchmark.causal.verdict import NOT_APPLICABLE, judge, not_applicable
+from benchmark.causal.verdict import NOT_APPLICABLE, judge, not_applicable, solves_too_few
 from benchmark.errors import SubmissionError
 from benchmark.files import sanitize
 from benchmark.runner.measurement_record import UsesRecord
@@ -82,18 +82,24 @@ def check_scores(scores: np.ndarray) -> None:
         raise SubmissionError(f"{CAUSAL_EVIDENCE}: {MERGE_SCORES} has entries that are no log-probabilities")
 
 
-def expected_runs(pairs: PairSet) -> dict[str, np.ndarray]:
+def has_edits(evidence: Mapping[str, np.ndarray]) -> bool:
+    """Whether a model was edited: one that solves far too few tasks need not be."""
+    return bool((evidence["choose"] != NOT_RUN).any())
+
+
+def expected_runs(pairs: PairSet, with_edits: bool = True) -> dict[str, np.ndarray]:
     """bool [P] by array of words: the pairs on which it was run."""
-    report, strict = pairs.is_report, pairs.is_report & pairs.is_strict
+    report, strict = pairs.is_report & with_edits, pairs.is_report & pairs.is_strict & with_edits
+    choose = ~pairs.is_report & with_edits
     return {
-        "unedited": np.ones(len(pairs), bool), "choose": ~report, "steered": report, "random": strict,
+        "unedited": ~pairs.is_report | report, "choose": choose, "steered": report, "random": strict,
         "other_value": report & (pairs.other_turns() > 0), "wrong_position": strict, "clamped": strict,
-        "untrained_choose": ~report, "untrained": strict,
+        "untrained_choose": choose, "untrained": strict,
     }  # fmt: skip
 
 
 def check_words(evidence: Mapping[str, np.ndarray], pairs: PairSet) -> None:
-    """Check that each array has a word exactly where it was run.
+    """Check that each array has a word exactly where it was run, and edits unless the model solves far too few tasks.
 
     Raises:
         SubmissionError: it has not.
@@ -101,7 +107,10 @@ def check_words(evidence: Mapping[str, np.ndarray], pairs: PairSet) -> None:
     for name in ("is_solved", "is_argmax"):
         if evidence[name].max(initial=0) > 1:
             raise SubmissionError(f"{CAUSAL_EVIDENCE}: {name} has entries other than 0 and 1")
-    for name, is_run in expected_runs(pairs).items():
+    with_edits = has_edits(evidence) or not solves_too_few(evidence["is_solved"], pairs)
+    if not with_edits and (evidence["is_solved"] | evidence["is_argmax"])[pairs.is_report].any():
+        raise SubmissionError(f"{CAUSAL_EVIDENCE}: is_solved has entries of pairs that were not run")
+    for name, is_run in expected_runs(pairs, with_edits).items():
         words = evidence[name]
         if words.min(initial=0) < NOT_RUN or words.max(initial=0) > END:
             raise SubmissionError(
