@@ -81,6 +81,10 @@ def test_pretrained_md_has_the_row_of_the_model_that_was_trained_to_write():
     for title, name in (("rotation", "skill"), ("executed record", "record_skill")):
         values = ", ".join(decimal(getattr(word, name), places=2) for word in figures.curve)
         assert f"| {values} |" in page, title
+    uses = read_measurement(UsesRecord, row)
+    assert uses is not None
+    assert f"| *Uses* | {uses.use.verdict}: {uses.use.reason} |" in page
+    assert f"| *Merges* | {bounds(uses.merges.merges)}, floor {bounds(uses.merges.floor)} |" in page
 
 
 def test_pretrained_md_compares_it_with_the_series_of_gpts():
