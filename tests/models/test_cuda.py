@@ -17,6 +17,7 @@ from baselines.trainer import Trainer
 from baselines.tuning.tuner import Tuner, TuningSettings
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import ModelSpec
+from benchmark.models.steering import open_steerable
 from benchmark.runner.record import read_record
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -40,6 +41,17 @@ def test_a_gpu_writes_and_holds_what_a_cpu_does(pair):
     np.testing.assert_allclose(ours.values, theirs.values, atol=TOLERANCE)
     ours, theirs = (np.array(model.log_likelihoods(prompts, programs)) for model in pair)
     np.testing.assert_allclose(ours, theirs, atol=20 * TOLERANCE)
+
+
+def test_an_edit_scores_as_on_a_cpu(pair):
+    """With words of several tokens, as a tree where the model attends as a mask says."""
+    prompts = cases()[0][:2]
+    prefixes = ["move(); turn_left(); move();", "put_marker();"]
+    prepared = [open_steerable(model).prepare(prompts, prefixes) for model in pair]
+    for site, (ours, theirs) in enumerate(zip(*(part.states() for part in prepared), strict=True)):
+        np.testing.assert_allclose(ours, theirs, atol=TOLERANCE)
+        scores = [part.score(site, ours + np.float32(0.1)).log_probs for part in prepared]
+        np.testing.assert_allclose(*scores, atol=20 * TOLERANCE)
 
 
 def test_a_whole_run_scores_the_same(tiny_folder, quick, tmp_path):
