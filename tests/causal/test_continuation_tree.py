@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -13,14 +16,17 @@ from families import cases, save
 
 from benchmark.causal.interventions import AT_PREFIX, AT_PROMPT
 from benchmark.causal.natural_range import ComponentRange
+from benchmark.causal.shams import run_shams
 from benchmark.errors import ModelError
 from benchmark.models.steering import open_steerable
 from benchmark.models.steering.continuation_tree import ContinuationTree
 from benchmark.models.steering.transformer import PrefixGroup, SteerableTransformer
+from benchmark.tasks.prompts import prompt_ids
 
 WORDS = ((7,), (1, 2, 3), (1, 2, 4), (5, 2, 6), (5, 2))
 PREFIXES = ["move(); turn_left(); move();", "put_marker();", "move(); move(); pick_marker(); turn_right();"]
 SEVERAL = "llama"
+WINDOWS = {"gemma3": "sliding_window", "mistral": "sliding_window", "gpt-neo": "window_size"}
 NUM_EDITS = 8
 
 
@@ -152,6 +158,37 @@ def test_a_model_that_takes_no_such_mask_gets_a_row_per_continuation(model, rows
     scores = steerable.prepare(*rows).score().log_probs
     assert steerable.reads_trees is False
     np.testing.assert_allclose(scores, expected, atol=1e-4)
+
+
+def with_window(name: str, window: int, folder: Path) -> SteerableTransformer:
+    """A model whose windows of attention have so many tokens."""
+    path = save(name, folder) / "config.json"
+    config = json.loads(path.read_text())
+    config[WINDOWS[name]] = window
+    path.write_text(json.dumps(config))
+    return open_steerable(loaded(path.parent))
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+def test_a_window_longer_than_the_texts_reads_trees_and_longer_texts_do_not(name, tmp_path, rows):
+    """Windows leave tokens out that a mask of every query and key shows."""
+    prompts, prefixes = rows
+    longest = max(len(prompt_ids(loaded(save(name, tmp_path)).tokenizer, prompt)) for prompt in prompts)
+    steerable = with_window(name, longest + 120, tmp_path / "wide")
+    copies = open_copies(steerable.model)
+    prepared = steerable.prepare(prompts, prefixes)
+    assert steerable.reads_trees
+    assert [len(part) for part, _ in prepared.parts] == [6]
+    states = prepared.states()
+    for site in range(len(states)):
+        edited = states[site] + np.float32(0.1)
+        expected = copies.prepare(prompts, prefixes).score(site, edited).log_probs
+        np.testing.assert_allclose(prepared.score(site, edited).log_probs, expected, atol=1e-3)
+    assert run_shams(steerable, prompts, prefixes) == []
+    longer = [f"{prompt} {prompt} {prompt}" for prompt in prompts]
+    assert len(steerable.prepare(longer, prefixes).parts) > 1
+    expected = copies.prepare(longer, prefixes).score().log_probs
+    np.testing.assert_allclose(steerable.prepare(longer, prefixes).score().log_probs, expected, atol=1e-4)
 
 
 def test_half_precision_reads_trees_too(tmp_path, rows):

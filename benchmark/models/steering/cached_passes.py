@@ -14,16 +14,24 @@ import torch
 
 RESERVED_TOKENS = 16
 """Tokens that can be written in place after what is cached; more are copied as transformers does."""
-_PLAIN_LAYER = "DynamicLayer"
+_PLAIN_LAYER, _WINDOW_LAYER = "DynamicLayer", "DynamicSlidingWindowLayer"
+_LENGTH = "cumulative_length"
+"""Attribute of a layer with a window: the number of tokens that it has seen."""
 
 
 def is_plain(cache: Any) -> bool:
     """Whether every layer of a cache holds all keys and values of its own, none of them out of a window."""
     layers = getattr(cache, "layers", [])
-    return bool(layers) and all(
-        type(layer).__name__ == _PLAIN_LAYER and isinstance(getattr(layer, "keys", None), torch.Tensor)
-        for layer in layers
-    )
+    return bool(layers) and all(_holds_all(layer) for layer in layers)
+
+
+def _holds_all(layer: Any) -> bool:
+    """Whether a layer holds all keys and values, with space in its window for a pass."""
+    if not isinstance(getattr(layer, "keys", None), torch.Tensor):
+        return False
+    name = type(layer).__name__
+    has_space = name == _WINDOW_LAYER and layer.keys.shape[-2] + RESERVED_TOKENS < layer.sliding_window
+    return name == _PLAIN_LAYER or has_space
 
 
 def reserve(cache: Any, width: int = 1) -> None:
@@ -57,6 +65,8 @@ def _update_in_place(layer: Any, space: int) -> Callable[..., tuple[torch.Tensor
         for buffer, part in zip(buffers, (keys, values), strict=True):
             buffer[..., start:stop, :] = part
         layer.keys, layer.values = (buffer[..., :stop, :] for buffer in buffers)
+        if hasattr(layer, _LENGTH):
+            layer.cumulative_length = stop
         return layer.keys, layer.values
 
     return update
@@ -73,12 +83,15 @@ def _with_space(part: torch.Tensor, space: int) -> torch.Tensor:
 @contextmanager
 def restored(cache: Any) -> Iterator[None]:
     """Remove from a plain cache what a pass adds, also where it does not run every block."""
-    before = [(layer.keys, layer.values) for layer in cache.layers]
+    before = [
+        {name: vars(layer)[name] for name in ("keys", "values", _LENGTH) if name in vars(layer)}
+        for layer in cache.layers
+    ]
     try:
         yield
     finally:
-        for layer, (keys, values) in zip(cache.layers, before, strict=True):
-            layer.keys, layer.values = keys, values
+        for layer, parts in zip(cache.layers, before, strict=True):
+            vars(layer).update(parts)
 
 
 @contextmanager

@@ -189,7 +189,7 @@ class SteerableRecurrent(SteerableTransformer):
     def _prompt_key(self, item: PrefixTokens) -> tuple[int, ...]:
         return (len(item.prompt),)
 
-    def _prepare_group(self, tokens: Sequence[PrefixTokens]) -> RecurrentGroup:
+    def _prepare_group(self, tokens: Sequence[PrefixTokens], is_tree: bool) -> RecurrentGroup:
         return RecurrentGroup(self, tokens)
 
 

@@ -11,6 +11,7 @@ Letters: `B` prefixes, `C` continuations, `D` width of a site, `V` vocabulary, `
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,14 @@ import torch
 from benchmark.errors import ModelError
 from benchmark.models.huggingface import CACHE_OUTPUTS, PADDING_SENSITIVE_TYPES, HuggingFaceModel
 from benchmark.models.json_files import key_width
-from benchmark.models.steering.cached_passes import is_plain, recorded_outputs, reserve, restored, skipped_blocks
+from benchmark.models.steering.cached_passes import (
+    RESERVED_TOKENS,
+    is_plain,
+    recorded_outputs,
+    reserve,
+    restored,
+    skipped_blocks,
+)
 from benchmark.models.steering.continuation_tree import ContinuationTree
 from benchmark.models.steering.hooks import PassHooks, hook_blocks
 from benchmark.models.steering.words import (
@@ -44,6 +52,7 @@ _MAX_ROWS = 256
 """Largest number of rows of one forward pass."""
 _TYPICAL_TOKENS, _MAX_CACHE_BYTES = 256, 1 << 28
 """Tokens of a prompt, and bytes of the cache, by which the rows of a pass are limited."""
+_WINDOW_NAMES = ("sliding_window", "window_size", "attention_window_size", "attention_chunk_size")
 _MAX_CHECKED_ROWS = 4
 _TREE_TOLERANCE, _HALF_TREE_TOLERANCE = 1e-3, 0.3
 """Largest difference in nats of the scores of a tree and of a row per continuation, in float32 and in types of 16 bits."""
@@ -73,23 +82,25 @@ class SteerableTransformer:
         self.is_line_enough: bool | None = None
         self.is_skippable: dict[int, bool] = {}
         self.reads_trees: bool | None = None
+        self.window = min(_windows(config), default=math.inf)
         self.has_solved_examples = self.continuations != NEXT_WORDS
 
     def prepare(self, prompts: Sequence[str], prefixes: Sequence[str]) -> PreparedTokens:
         """See `SteerableModel.prepare`."""
         tokens = [self._tokens(prompt, prefix) for prompt, prefix in zip(prompts, prefixes, strict=True)]
-        if self.reads_trees is None:
-            self.reads_trees = self._try_tree([item for item in tokens if num_copies(item) > 1])
+        with_trees = self._may_read_trees(tokens)
         groups: dict[tuple[Any, ...], list[int]] = {}
         for row, item in enumerate(tokens):
-            groups.setdefault((item.words, *self._length_key(item), *self._prompt_key(item)), []).append(row)
+            is_tree = with_trees and num_copies(item) > 1
+            # The mask of a tree leaves padding before a prefix out; other prefixes of a group have one length.
+            length = 0 if is_tree else len(item.prefix)
+            groups.setdefault((is_tree, item.words, length, *self._prompt_key(item)), []).append(row)
         parts = []
-        for rows in groups.values():
-            first = tokens[rows[0]]
-            step = max(1, self.batch_rows // (1 if self._is_tree(first) else num_copies(first)))
+        for (is_tree, *_), rows in groups.items():
+            step = max(1, self.batch_rows // (1 if is_tree else num_copies(tokens[rows[0]])))
             for start in range(0, len(rows), step):
                 chunk = rows[start : start + step]
-                parts.append((np.array(chunk), self._prepare_group([tokens[i] for i in chunk])))
+                parts.append((np.array(chunk), self._prepare_group([tokens[i] for i in chunk], is_tree)))
         return PreparedTokens(len(tokens), len(self.continuations), parts, self.model, prompts, prefixes)
 
     def prepare_differentiable(
@@ -140,25 +151,28 @@ class SteerableTransformer:
         padded = self.model.model.config.model_type not in PADDING_SENSITIVE_TYPES
         return () if padded and not self.has_solved_examples else (len(item.prompt),)
 
-    def _length_key(self, item: PrefixTokens) -> tuple[int, ...]:
-        """What prefixes of one group share: their length, unless they are read with a tree, whose mask leaves padding out."""
-        return () if self._is_tree(item) else (len(item.prefix),)
+    def _may_read_trees(self, tokens: Sequence[PrefixTokens]) -> bool:
+        """Whether continuations of several tokens are read as trees; tried on the first prefixes that have any."""
+        several = [item for item in tokens if num_copies(item) > 1]
+        if not several or self.reads_trees is False:
+            return False
+        num_tokens = (max(len(item.prompt) for item in several), max(len(item.prefix) for item in several))
+        num_nodes = max(sum(map(len, item.words)) for item in several)
+        if sum(num_tokens) + max(num_nodes, RESERVED_TOKENS) >= self.window:
+            return False
+        if self.reads_trees is None:
+            self.reads_trees = self._try_tree(several)
+        return self.reads_trees
 
-    def _is_tree(self, item: PrefixTokens) -> bool:
-        """Whether the continuations of a prefix are read as a tree."""
-        return bool(self.reads_trees) and num_copies(item) > 1
-
-    def _try_tree(self, tokens: Sequence[PrefixTokens]) -> bool | None:
-        """Whether a tree gives the first of some prefixes the scores of a row per continuation; None without prefixes."""
-        if not tokens:
-            return None
+    def _try_tree(self, tokens: Sequence[PrefixTokens]) -> bool:
+        """Whether a tree gives the first of some prefixes the scores of a row per continuation."""
         first = tokens[0]
         alike = [t for t in tokens if (t.words, self._prompt_key(t)) == (first.words, self._prompt_key(first))]
         checked = alike[:_MAX_CHECKED_ROWS]
         copies = [PrefixGroup(self, [item]) for item in checked]
         if not self.model.takes_position_ids or not all(is_plain(group.cache) for group in copies):
             return False
-        tree = PrefixGroup(self, checked, ContinuationTree.of(first.words))
+        tree = self._prepare_group(checked, True)
         try:
             scores = tree.score(0, None, AT_PREFIX, None)[0]
         except (AttributeError, IndexError, NotImplementedError, RuntimeError, TypeError, ValueError):
@@ -168,9 +182,14 @@ class SteerableTransformer:
         tolerance = _TREE_TOLERANCE if is_float32 else _HALF_TREE_TOLERANCE
         return bool(np.abs(scores - expected).max() <= tolerance)
 
-    def _prepare_group(self, tokens: Sequence[PrefixTokens]) -> PrefixGroup:
-        tree = ContinuationTree.of(tokens[0].words) if self._is_tree(tokens[0]) else None
-        return PrefixGroup(self, tokens, tree)
+    def _prepare_group(self, tokens: Sequence[PrefixTokens], is_tree: bool) -> PrefixGroup:
+        return PrefixGroup(self, tokens, ContinuationTree.of(tokens[0].words) if is_tree else None)
+
+
+def _windows(config: Any) -> list[int]:
+    """The windows of attention that a configuration names, in tokens."""
+    values = [getattr(config, name, None) for name in _WINDOW_NAMES]
+    return [value for value in values if isinstance(value, int)]
 
 
 class PrefixGroup:
