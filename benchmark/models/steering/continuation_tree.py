@@ -78,8 +78,8 @@ class ContinuationTree:
         at, tokens = torch.tensor([pair for path in self.paths for pair in path], device=logits.device).T
         # A position at a time: for a large vocabulary, memory for all of them would cost more than the sums.
         norms = torch.stack([part.float().logsumexp(-1) for part in logits.unbind(1)], 1)
-        chosen = logits[:, at, tokens].double() - norms[:, at].double()
+        log_probs = logits[:, at, tokens].double() - norms[:, at].double()
         starts = np.cumsum([0, *(len(path) for path in self.paths[:-1])])
-        scores: np.ndarray = np.add.reduceat(chosen.cpu().numpy(), starts, 1)
+        scores: np.ndarray = np.add.reduceat(log_probs.cpu().numpy(), starts, 1)
         first = np.array([path[0][1] for path in self.paths])
         return scores, logits[:, 0].argmax(-1).cpu().numpy() == first[scores.argmax(1)]

@@ -153,15 +153,15 @@ class SteerableTransformer:
 
     def _may_read_trees(self, tokens: Sequence[PrefixTokens]) -> bool:
         """Whether continuations of several tokens are read as trees; tried on the first prefixes that have any."""
-        several = [item for item in tokens if num_copies(item) > 1]
-        if not several or self.reads_trees is False:
+        items = [item for item in tokens if num_copies(item) > 1]
+        if not items or self.reads_trees is False:
             return False
-        num_tokens = (max(len(item.prompt) for item in several), max(len(item.prefix) for item in several))
-        num_nodes = max(sum(map(len, item.words)) for item in several)
+        num_tokens = (max(len(item.prompt) for item in items), max(len(item.prefix) for item in items))
+        num_nodes = max(sum(map(len, item.words)) for item in items)
         if sum(num_tokens) + max(num_nodes, RESERVED_TOKENS) >= self.window:
             return False
         if self.reads_trees is None:
-            self.reads_trees = self._try_tree(several)
+            self.reads_trees = self._try_tree(items)
         return self.reads_trees
 
     def _try_tree(self, tokens: Sequence[PrefixTokens]) -> bool:
