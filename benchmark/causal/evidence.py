@@ -5,6 +5,7 @@ Letters: `P` pairs, `S` semantics (0 is the original), `L` sites, `V` random dra
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -67,3 +68,8 @@ class CausalEvidence:
 
 
 _NAMES = tuple(f.name for f in fields(CausalEvidence))
+
+
+def has_edits(arrays: Mapping[str, np.ndarray]) -> bool:
+    """Whether a model was edited, from the arrays of its evidence: one that solves far too few tasks need not be."""
+    return bool((arrays["choose"] != NOT_RUN).any())

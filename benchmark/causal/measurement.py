@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from benchmark.causal import pieces
@@ -121,14 +121,17 @@ def collect_evidence(
             return pieces.collect_choose(session, means, piece.rows)
         return pieces.collect_report(session, means, pieces.choose_sites(pairs, stored.__getitem__), piece.rows)
 
-    has_edits = True
-    for number, phase in enumerate(pieces.plan_pieces(pairs)):
-        if number == 1 and len(pairs):
-            has_edits = edits_every_model or pieces.is_edited(pairs, stored.__getitem__)
-        for piece in phase if has_edits else ():
+    def run(phase: Sequence[Piece]) -> None:
+        for piece in phase:
             if piece.number == 0:
                 on_step(STEPS[piece.kind])
             stored[piece.name] = compute(piece)
+
+    first, *edits = pieces.plan_pieces(pairs)
+    run(first)
+    has_edits = edits_every_model or pieces.is_edited(pairs, stored.__getitem__)
+    for phase in edits if has_edits else []:
+        run(phase)
     return pieces.assemble(pairs, stored.__getitem__, has_edits)
 
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 from safetensors.numpy import load_file
 
-from benchmark.causal.evidence import NOT_RUN, CausalEvidence
+from benchmark.causal.evidence import NOT_RUN, CausalEvidence, has_edits
 from benchmark.causal.merges import merge_pairs, resample_merges
 from benchmark.causal.pairs import PairSettings, derive_pairs
 from benchmark.causal.verdict import natural_rates, resample_use, score_pairs, sum_rates
@@ -151,8 +151,7 @@ class CheckpointRun(Run):
         rows = pairs.is_report & evidence.is_solved
         natural = natural_rates(evidence, pairs, rows)
         strict = rows & pairs.is_strict
-        was_edited = (evidence.steered != NOT_RUN).any()
-        if not was_edited or len(np.unique(pairs.task[strict])) < MIN_USE_TASKS:
+        if not has_edits(arrays) or len(np.unique(pairs.task[strict])) < MIN_USE_TASKS:
             return figures, resampled
         score = score_pairs(evidence, pairs, strict, natural)
         _, resampled[USE] = resample_use(sum_rates(evidence, pairs, strict), natural)

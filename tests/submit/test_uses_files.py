@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 from benchmark.artifacts import CAUSAL_EVIDENCE, MAX_BYTES, USES_RECORD
 from benchmark.calibrate.planners import PLANNER, Planner, PlannerWorld
 from benchmark.causal import pieces
-from benchmark.causal.evidence import CausalEvidence
+from benchmark.causal.evidence import CausalEvidence, has_edits
 from benchmark.causal.measurement import measure_use
 from benchmark.causal.merges import merge_pairs, score_merges
 from benchmark.causal.pairs import PairSettings, derive_pairs
@@ -303,7 +303,7 @@ def measured(tiny_folder, request) -> tuple[UsesRecord, dict[str, np.ndarray]]:
         if request.param:
             patch.setattr(pieces, "is_edited", lambda pairs, read: True)
         measurement = measure_use(models[0], LAPTOP, models[1], FEW)
-    assert check_uses.has_edits(measurement.evidence.to_arrays()) == request.param
+    assert has_edits(measurement.evidence.to_arrays()) == request.param
     record = UsesRecord(
         version=1, official=True, unofficial=[], model=RECORD.model, suite=RECORD.suite, evidence_sha256=None,
         provenance=RECORD.provenance, sites=list(measurement.sites), use=measurement.use, merges=measurement.merges,
@@ -333,7 +333,7 @@ def test_a_rerun_gives_the_words_again_and_finds_each_forged_array(measured, tin
     report = compare(record, arrays, request, repeated)
     assert report.mismatches == []
     assert "64 pairs" in report.checks[0]
-    assert ("edits by zero" in report.checks[0]) == check_uses.has_edits(arrays)
+    assert ("edits by zero" in report.checks[0]) == has_edits(arrays)
     for name in [name for name, part in arrays.items() if (part != check_uses.NOT_RUN).any()]:
         forged = {key: part.copy() for key, part in arrays.items()}
         part = forged[name]

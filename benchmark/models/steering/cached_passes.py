@@ -29,9 +29,9 @@ def _holds_all(layer: Any) -> bool:
     """Whether a layer holds all keys and values, with space in its window for a pass."""
     if not isinstance(getattr(layer, "keys", None), torch.Tensor):
         return False
-    name = type(layer).__name__
-    has_space = name == _WINDOW_LAYER and layer.keys.shape[-2] + RESERVED_TOKENS < layer.sliding_window
-    return name == _PLAIN_LAYER or has_space
+    if type(layer).__name__ == _WINDOW_LAYER:
+        return bool(layer.keys.shape[-2] + RESERVED_TOKENS < layer.sliding_window)
+    return type(layer).__name__ == _PLAIN_LAYER
 
 
 def reserve(cache: Any, width: int = 1) -> None:

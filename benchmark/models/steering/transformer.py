@@ -2,8 +2,8 @@
 
 A prompt is read once for all its prefixes, and what precedes the last token of the prefix is cached; an edit then costs a
 pass over that token alone, and over the tokens of continuations of several tokens, which are a tree where the model
-attends as a mask says. Without a cache that can be cropped, every pass reads the full text. Prefixes are grouped so that
-no token needs padding after the prompt.
+attends as a mask says. Without a cache that can be cropped, every pass reads the full text. Prefixes without a tree are
+grouped so that no token needs padding after the prompt.
 
 Letters: `B` prefixes, `C` continuations, `D` width of a site, `V` vocabulary, `G` see `words`.
 """
@@ -175,8 +175,8 @@ class SteerableTransformer:
         tree = self._prepare_group(checked, True)
         try:
             scores = tree.score(0, None, AT_PREFIX, None)[0]
-        except (AttributeError, IndexError, NotImplementedError, RuntimeError, TypeError, ValueError):
-            return False  # a network or an attention function that takes no mask of every query and key
+        except Exception:  # a network that takes no mask of every query and key may raise anything
+            return False
         expected = np.concatenate([group.score(0, None, AT_PREFIX, None)[0] for group in copies])
         is_float32 = self.model.model.dtype == torch.float32
         tolerance = _TREE_TOLERANCE if is_float32 else _HALF_TREE_TOLERANCE

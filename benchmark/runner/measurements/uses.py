@@ -81,11 +81,10 @@ class UsesMeasurement:
 
     def is_complete(self, job: Job, read: ReadItem, num_phases: int) -> bool:
         """See `Measurement.is_complete`: a model that solves too few tasks unedited, or cannot be edited, needs no edits."""
-        pairs = derive_pairs(job.suite, self.settings_of(job.suite))
-        if num_phases > 1 or not len(pairs):
+        if num_phases > 1:
             return False
         try:
-            return not self._is_edited(pairs, read)
+            return not self._is_edited(derive_pairs(job.suite, self.settings_of(job.suite)), read)
         except ModelError:
             return True
 

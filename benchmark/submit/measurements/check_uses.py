@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from benchmark.artifacts import CAUSAL_EVIDENCE, USES_RECORD
-from benchmark.causal.evidence import NOT_RUN, CausalEvidence
+from benchmark.causal.evidence import NOT_RUN, CausalEvidence, has_edits
 from benchmark.causal.merges import merge_pairs, score_merges
 from benchmark.causal.pairs import PAIRS_VERSION, PairSet, derive_pairs
 from benchmark.causal.pieces import empty_evidence
@@ -80,11 +80,6 @@ def check_scores(scores: np.ndarray) -> None:
     """Raise `SubmissionError` if scores of words are no log-probabilities."""
     if not np.isfinite(scores).all() or scores.max(initial=0) > TOLERANCE:
         raise SubmissionError(f"{CAUSAL_EVIDENCE}: {MERGE_SCORES} has entries that are no log-probabilities")
-
-
-def has_edits(evidence: Mapping[str, np.ndarray]) -> bool:
-    """Whether a model was edited: one that solves far too few tasks need not be."""
-    return bool((evidence["choose"] != NOT_RUN).any())
 
 
 def expected_runs(pairs: PairSet, with_edits: bool = True) -> dict[str, np.ndarray]:
